@@ -1,0 +1,1 @@
+//! fill: see lib.rs.

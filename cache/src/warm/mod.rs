@@ -1,0 +1,1 @@
+//! warm: see lib.rs.

@@ -1,0 +1,1 @@
+//! keeper: see lib.rs.

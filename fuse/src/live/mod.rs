@@ -1,0 +1,1 @@
+//! live: see lib.rs.
