@@ -1,10 +1,17 @@
 //! File systems of a node: what a path means, how it is opened, and who answers the kernel.
 //!
 //! [`namespace`] says what names exist, [`fs`] what an operation on them does (no kernel type in
-//! it), `adapter` turns kernel requests into calls of it, [`keeper`] holds the mounts while workers
-//! come and go, [`snapshot`] and [`live`] are the two name spaces.
+//! it), [`adapter`] turns kernel requests into calls of it, [`session`] takes a mount over from a
+//! dead worker, [`keeper`] holds the mounts while workers come and go, [`snapshot`] and [`live`] are
+//! the two name spaces.
 
-pub mod live;
+pub mod adapter;
+pub mod fs;
+pub mod handles;
 pub mod keeper;
+pub mod live;
+pub mod materialize;
 pub mod namespace;
+pub mod probe;
+pub mod session;
 pub mod snapshot;

@@ -1,0 +1,1 @@
+//! adapter: see lib.rs and docs/decisions/0001-read-path-seams.md.

@@ -1,0 +1,1 @@
+//! probe: see lib.rs and docs/decisions/0001-read-path-seams.md.
