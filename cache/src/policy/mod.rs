@@ -1,1 +1,57 @@
-//! policy: see lib.rs.
+//! Which objects the hot tier keeps: admission on open, victims when room is needed.
+//!
+//! A policy does no I/O and has no clock, so a simulator runs the same code as the daemon. It is
+//! told every open ([`Policy::open`]), every object that came in ([`Policy::inserted`]) and went
+//! out ([`Policy::removed`]), and it is asked for [`Policy::victims`]. It may forget an object it
+//! was told about (that object is then never a victim until it is inserted again) but must never
+//! name one that was removed.
+//!
+//! The hot tier calls a policy under one lock, the last of the lock order in `lib.rs`.
+
+use std::fmt::Debug;
+
+use crate::identity::{DatasetKey, Digest};
+
+mod lru;
+
+pub use lru::Lru;
+
+/// One open of an object, as the policy sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Access<'a> {
+    /// The dataset it was opened through.
+    pub dataset: &'a DatasetKey,
+    /// The object.
+    pub digest: &'a Digest,
+    /// Length of the object in bytes.
+    pub size: u64,
+    /// Whether the hot tier has (part of) it.
+    pub resident: bool,
+}
+
+/// What to do with the bytes of an object that is not resident.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// Write them to the hot tier.
+    Keep,
+    /// Serve them from memory and never write them.
+    Bypass,
+}
+
+/// Decides what is worth keeping.
+pub trait Policy: Send + Debug {
+    /// Counts one open and says whether an object that is not resident should become so.
+    fn open(&mut self, access: &Access<'_>) -> Admission;
+
+    /// `digest` of `size` bytes is resident now. Called again for a known digest when its
+    /// size changes. At start it is called once per object, least recently used first.
+    fn inserted(&mut self, dataset: &DatasetKey, digest: Digest, size: u64);
+
+    /// `digest` is not resident any more, for whatever reason.
+    fn removed(&mut self, digest: &Digest);
+
+    /// Objects to evict so that at least `need` bytes come free, worst first; fewer when there are
+    /// not enough for which `evictable` holds (pinned and in-use objects are not). The caller
+    /// reports each one it did evict with [`Policy::removed`].
+    fn victims(&mut self, need: u64, evictable: &dyn Fn(&Digest) -> bool) -> Vec<Digest>;
+}
