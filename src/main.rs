@@ -1,1 +1,13 @@
-fn main() {}
+//! The `terrace` binary: parses the command line, sets up logging and runs one command.
+
+use std::process::ExitCode;
+
+mod bench;
+mod cli;
+mod control;
+mod node;
+mod telemetry;
+
+fn main() -> ExitCode {
+    cli::main()
+}

@@ -19,6 +19,7 @@ pub mod identity;
 pub mod policy;
 pub mod source;
 pub mod store;
+pub mod units;
 pub mod warm;
 
 pub use identity::{DatasetKey, Digest, ObjectId, Token, Version};

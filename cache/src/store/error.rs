@@ -52,7 +52,14 @@ impl StoreErrorKind {
 
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}: {}; {}", self.operation, self.target, self.reason, self.kind.hint())
+        write!(
+            f,
+            "{} {}: {}; {}",
+            self.operation,
+            self.target,
+            self.reason,
+            self.kind.hint()
+        )
     }
 }
 

@@ -1,0 +1,146 @@
+//! The command line: one enum of commands, one file each, one way to fail.
+//!
+//! Exit status 0 done, 1 failed, 2 usage. An error is one line on stderr: what failed, on what, why
+//! and what to try.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::telemetry::{self, LogFormat};
+
+mod bench;
+mod completion;
+mod keeper;
+mod mount;
+mod node;
+mod umount;
+
+/// Datasets at native SSD speed on every node of an ML cluster.
+#[derive(Debug, Parser)]
+#[command(
+    name = "terrace",
+    version,
+    propagate_version = true,
+    max_term_width = 100
+)]
+#[command(after_help = "Exit status: 0 done, 1 failed, 2 wrong usage.\n\
+    Credentials come from the environment: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, \
+    AWS_SESSION_TOKEN, AWS_ENDPOINT_URL, AWS_REGION, AWS_ALLOW_HTTP=true (plain http endpoints), \
+    HADOOP_CONF_DIR, HADOOP_USER_NAME.")]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Options of every command.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Global {
+    /// Configuration file (TOML); flags win over it, it wins over the defaults
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Log level (error, warn, info, debug, trace) or directives such as info,terrace_cache=debug
+    #[arg(long, global = true, value_name = "LEVEL", default_value = "info")]
+    pub(crate) log: String,
+    /// Log format
+    #[arg(long, global = true, value_name = "FORMAT", default_value = "text")]
+    pub(crate) log_format: LogFormat,
+    /// Where sockets and logs of running nodes are [default: /run/terrace, or
+    /// $XDG_RUNTIME_DIR/terrace when not root]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) run_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show a store as a directory: returns when the mount answers
+    Mount(mount::MountArgs),
+    /// Take a mount away, busy or not
+    Umount(umount::UmountArgs),
+    /// Run the process that holds the mounts and restarts the worker (usually started by `mount`)
+    Keeper(keeper::KeeperArgs),
+    /// Run the worker (started by the keeper)
+    #[command(hide = true)]
+    Node(node::NodeArgs),
+    /// Measure how fast a directory reads, paired with a native one
+    Bench(bench::BenchArgs),
+    /// Print shell completions
+    Completion(completion::CompletionArgs),
+    /// Write manual pages
+    Man(completion::ManArgs),
+}
+
+/// What a command ends with when it fails: one line for the user.
+#[derive(Debug)]
+pub(crate) struct Failure(pub(crate) String);
+
+impl<E: std::fmt::Display> From<E> for Failure {
+    fn from(error: E) -> Self {
+        // `{:#}` prints an anyhow chain on one line.
+        Self(format!("{error:#}"))
+    }
+}
+
+/// Runs the command of this process.
+pub(crate) fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Err(why) = telemetry::init(&cli.global.log, cli.global.log_format) {
+        eprintln!("terrace: {why}");
+        return ExitCode::from(2);
+    }
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure(why)) => {
+            eprintln!("terrace: {}", why.replace('\n', " "));
+            ExitCode::from(1)
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<(), Failure> {
+    let global = cli.global;
+    match cli.command {
+        Command::Mount(args) => mount::run(&args, &global),
+        Command::Umount(args) => umount::run(&args, &global),
+        Command::Keeper(args) => keeper::run(&args, &global),
+        Command::Node(args) => node::run(&args, &global),
+        Command::Bench(args) => bench::run(&args, &global),
+        Command::Completion(args) => completion::completion(&args),
+        Command::Man(args) => completion::man(&args),
+    }
+}
+
+/// Hot directory when none is named.
+pub(crate) const DEFAULT_HOT: &str = "/var/cache/terrace";
+
+/// Names of environment variables that are credentials or say where stores are.
+const CREDENTIAL_PREFIXES: [&str; 2] = ["AWS_", "HADOOP_"];
+
+impl Global {
+    /// Base of the run directories.
+    pub(crate) fn run_base(&self) -> PathBuf {
+        if let Some(dir) = &self.run_dir {
+            return dir.clone();
+        }
+        match std::env::var_os("XDG_RUNTIME_DIR") {
+            Some(dir) if !nix::unistd::geteuid().is_root() => PathBuf::from(dir).join("terrace"),
+            _ => PathBuf::from("/run/terrace"),
+        }
+    }
+}
+
+/// Credentials from this command's environment: the only use of the environment.
+pub(crate) fn credential_environment() -> BTreeMap<String, String> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .filter(|(name, _)| {
+            CREDENTIAL_PREFIXES
+                .iter()
+                .any(|prefix| name.starts_with(prefix))
+        })
+        .collect()
+}

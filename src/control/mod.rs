@@ -1,0 +1,21 @@
+//! The control socket: gRPC of the worker, for `terrace status`, `warm`, `evict`, `pin`,
+//! `materialize` and, on the same socket, the CSI driver.
+//!
+//! `proto` is generated from `proto/terrace/node/v1/node.proto`; `client` is what commands use;
+//! `server` answers from the pieces that [`crate::node`] assembled; `target` turns what a user
+//! named (a path, a URL) into objects. The socket is 0600 in a 0700 directory; peers with another
+//! user id than the worker's or root's are refused.
+
+pub(crate) mod client;
+pub(crate) mod instance;
+
+/// Generated messages, client and server.
+#[expect(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    reason = "generated from proto/terrace/node/v1/node.proto, which carries the documentation"
+)]
+pub(crate) mod proto {
+    tonic::include_proto!("terrace.node.v1");
+}

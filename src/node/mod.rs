@@ -1,0 +1,6 @@
+//! The worker of a node: the hot tier, every file system of the node and the control socket.
+//!
+//! `assembly` turns a mount's source and options into store -> namespace -> file system and knows
+//! what is mounted (the control service and the metrics read it); the link to the keeper calls it.
+
+pub(crate) mod options;

@@ -1,0 +1,46 @@
+//! What a mount was asked to be: written by `terrace mount`, carried by the keeper as JSON, read by
+//! each worker that serves the mount. Unknown fields are refused, so that an older worker does not
+//! silently serve a newer mount in another way.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use terrace_cache::units::Span;
+
+/// Options of one mount. Paths are absolute.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct MountOptions {
+    /// The listing is read once and shown for ever.
+    pub(crate) snapshot: bool,
+    /// Opens cost no round trip; no passthrough.
+    pub(crate) small_files: bool,
+    /// How long a name is believed (live mounts).
+    pub(crate) ttl: Span,
+    /// Owner shown for everything.
+    pub(crate) uid: u32,
+    /// Group shown for everything.
+    pub(crate) gid: u32,
+    /// Permission bits of files.
+    pub(crate) file_mode: u16,
+    /// Permission bits of directories.
+    pub(crate) dir_mode: u16,
+    /// Directory of the warm tier.
+    pub(crate) warm: Option<PathBuf>,
+}
+
+impl Default for MountOptions {
+    fn default() -> Self {
+        Self {
+            snapshot: false,
+            small_files: false,
+            ttl: Span(Duration::from_secs(1)),
+            uid: 0,
+            gid: 0,
+            file_mode: 0o444,
+            dir_mode: 0o555,
+            warm: None,
+        }
+    }
+}
