@@ -1,0 +1,287 @@
+//! The attributes of a volume: parameters of a StorageClass or of an inline volume.
+//!
+//! ```text
+//! one of     dataset: ads.clicks@v12     a dataset, read-only
+//!            directory: home/alice       a read-write directory on the warm tier
+//!            model: team/churn@v3        a saved model
+//!            scratch: "true"             an empty directory of the node, deleted with the volume
+//! and of     durability: local|shared|cold     directory, model
+//!            warm: none|metadata|full          dataset, model
+//!            pin: "true"|"false"               dataset, model
+//! ```
+//!
+//! An unknown key is refused, and so is one that the kind of volume has no use for: an attribute that
+//! is silently ignored is a promise that nobody keeps. Keys that Kubernetes itself adds
+//! (`csi.storage.k8s.io/...`) are left to who asked for them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use terrace_catalog::{Selector, TagName, VersionRef};
+
+/// Keys with this prefix are written by Kubernetes, not by the user.
+const KUBERNETES_PREFIX: &str = "csi.storage.k8s.io/";
+
+/// Longest directory path, in bytes.
+const DIRECTORY_MAX: usize = 512;
+
+/// Why attributes are refused. The message names the key and what may be written.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AttributeError {
+    /// None, or more than one, of the four kinds is named.
+    #[error("name exactly one of dataset, directory, model and scratch")]
+    Kind,
+    /// A key that is not in the list.
+    #[error("unknown attribute {0:?}")]
+    Unknown(String),
+    /// A key that this kind of volume has no use for.
+    #[error("attribute {0} says nothing about a {1} volume")]
+    Unused(&'static str, &'static str),
+    /// A value outside what the key takes.
+    #[error("attribute {key}: {expected}")]
+    Value {
+        /// The attribute.
+        key: &'static str,
+        /// What it takes.
+        expected: String,
+    },
+}
+
+/// What has happened to written data before the write is acknowledged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// On the node's disk.
+    Local,
+    /// On the shared file system.
+    #[default]
+    Shared,
+    /// In the cold store.
+    Cold,
+}
+
+/// What is fetched before the volume is used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WarmUp {
+    /// Nothing.
+    #[default]
+    None,
+    /// The list of files.
+    Metadata,
+    /// Every byte.
+    Full,
+}
+
+/// A relative path of a directory volume: clean segments, none hidden, none `.` or `..`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirectoryPath(Arc<str>);
+
+/// A saved model: `team/name` and which version of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelName {
+    name: DirectoryPath,
+    version: VersionRef,
+}
+
+/// What a volume is made from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum VolumeSource {
+    /// A dataset at a version.
+    Dataset(Selector),
+    /// A directory of the warm tier.
+    Directory(DirectoryPath),
+    /// A saved model.
+    Model(ModelName),
+    /// Empty, local and temporary.
+    Scratch,
+}
+
+/// The attributes of one volume, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VolumeRequest {
+    /// What it is made from.
+    pub source: VolumeSource,
+    /// How durable acknowledged writes are.
+    pub durability: Durability,
+    /// What is fetched before use.
+    pub warm: WarmUp,
+    /// Whether its data is exempt from eviction.
+    pub pin: bool,
+}
+
+impl VolumeRequest {
+    /// Reads the attributes. Absent optional ones take their defaults.
+    pub fn parse(attributes: &BTreeMap<String, String>) -> Result<Self, AttributeError> {
+        let source = source(attributes)?;
+        let mut request = Self {
+            source,
+            durability: Durability::default(),
+            warm: WarmUp::default(),
+            pin: false,
+        };
+        for (key, value) in attributes {
+            match key.as_str() {
+                "dataset" | "directory" | "model" | "scratch" => {}
+                "durability" => request.set_durability(value)?,
+                "warm" => request.set_warm(value)?,
+                "pin" => request.set_pin(value)?,
+                key if key.starts_with(KUBERNETES_PREFIX) => {}
+                key => return Err(AttributeError::Unknown(key.chars().take(80).collect())),
+            }
+        }
+        Ok(request)
+    }
+
+    fn set_durability(&mut self, value: &str) -> Result<(), AttributeError> {
+        self.source.refuse("durability", &["dataset", "scratch"])?;
+        self.durability = match value {
+            "local" => Durability::Local,
+            "shared" => Durability::Shared,
+            "cold" => Durability::Cold,
+            _ => return Err(value_error("durability", "local, shared or cold")),
+        };
+        Ok(())
+    }
+
+    fn set_warm(&mut self, value: &str) -> Result<(), AttributeError> {
+        self.source.refuse("warm", &["directory", "scratch"])?;
+        self.warm = match value {
+            "none" => WarmUp::None,
+            "metadata" => WarmUp::Metadata,
+            "full" => WarmUp::Full,
+            _ => return Err(value_error("warm", "none, metadata or full")),
+        };
+        Ok(())
+    }
+
+    fn set_pin(&mut self, value: &str) -> Result<(), AttributeError> {
+        self.source.refuse("pin", &["directory", "scratch"])?;
+        self.pin = match value {
+            "true" => true,
+            "false" => false,
+            _ => return Err(value_error("pin", "\"true\" or \"false\"")),
+        };
+        Ok(())
+    }
+}
+
+impl VolumeSource {
+    /// The attribute that names this kind.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Dataset(_) => "dataset",
+            Self::Directory(_) => "directory",
+            Self::Model(_) => "model",
+            Self::Scratch => "scratch",
+        }
+    }
+
+    fn refuse(&self, key: &'static str, kinds: &[&str]) -> Result<(), AttributeError> {
+        if kinds.contains(&self.kind()) {
+            return Err(AttributeError::Unused(key, self.kind()));
+        }
+        Ok(())
+    }
+}
+
+impl ModelName {
+    /// `team/name`.
+    pub fn name(&self) -> &str {
+        self.name.as_str()
+    }
+
+    /// Which version of it.
+    pub fn version(&self) -> &VersionRef {
+        &self.version
+    }
+}
+
+impl DirectoryPath {
+    /// The path, without slashes at its ends.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for DirectoryPath {
+    type Err = AttributeError;
+
+    fn from_str(text: &str) -> Result<Self, AttributeError> {
+        let segment = |segment: &str| {
+            let inner = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
+            !segment.is_empty()
+                && segment.len() <= 128
+                && !segment.starts_with('.')
+                && segment.bytes().all(inner)
+        };
+        if text.len() <= DIRECTORY_MAX && text.split('/').all(segment) {
+            return Ok(Self(Arc::from(text)));
+        }
+        Err(value_error(
+            "directory",
+            "a relative path of letters, digits, '_', '.' and '-', without hidden or empty parts",
+        ))
+    }
+}
+
+impl FromStr for ModelName {
+    type Err = AttributeError;
+
+    fn from_str(text: &str) -> Result<Self, AttributeError> {
+        let refused = || value_error("model", "team/name, or team/name@version");
+        let (name, version) = match text.split_once('@') {
+            Some((name, version)) => (name, version.parse().map_err(|_| refused())?),
+            None => (text, VersionRef::Latest),
+        };
+        let parts: Vec<&str> = name.split('/').collect();
+        // The parts of a model's name follow the rules of tags, which are those of a repository name.
+        if parts.len() != 2 || parts.iter().any(|part| part.parse::<TagName>().is_err()) {
+            return Err(refused());
+        }
+        let name = name.parse().map_err(|_| refused())?;
+        Ok(Self { name, version })
+    }
+}
+
+impl fmt::Display for DirectoryPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Finds the one attribute that says what the volume is.
+fn source(attributes: &BTreeMap<String, String>) -> Result<VolumeSource, AttributeError> {
+    let mut found = Vec::new();
+    if let Some(text) = attributes.get("dataset") {
+        let selector = text.parse::<Selector>();
+        let selector = selector.map_err(|why| value_error("dataset", &why.to_string()))?;
+        found.push(VolumeSource::Dataset(selector));
+    }
+    if let Some(text) = attributes.get("directory") {
+        found.push(VolumeSource::Directory(text.parse()?));
+    }
+    if let Some(text) = attributes.get("model") {
+        found.push(VolumeSource::Model(text.parse()?));
+    }
+    if let Some(text) = attributes.get("scratch") {
+        if text != "true" {
+            return Err(value_error("scratch", "\"true\", or leave it out"));
+        }
+        found.push(VolumeSource::Scratch);
+    }
+    match (found.pop(), found.is_empty()) {
+        (Some(source), true) => Ok(source),
+        _ => Err(AttributeError::Kind),
+    }
+}
+
+fn value_error(key: &'static str, expected: &str) -> AttributeError {
+    AttributeError::Value {
+        key,
+        expected: expected.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

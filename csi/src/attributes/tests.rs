@@ -1,0 +1,123 @@
+//! Table-driven tests of the attribute grammar.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn parse(pairs: &[(&str, &str)]) -> Result<VolumeRequest, AttributeError> {
+    let attributes = pairs
+        .iter()
+        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+        .collect();
+    VolumeRequest::parse(&attributes)
+}
+
+// The four kinds of volume are what a StorageClass can say; each has to be reachable.
+#[test]
+fn reads_every_kind() {
+    let dataset = parse(&[
+        ("dataset", "ads.clicks@v12"),
+        ("warm", "full"),
+        ("pin", "true"),
+    ])
+    .unwrap();
+    assert_eq!(
+        dataset.source,
+        VolumeSource::Dataset("ads.clicks@v12".parse().unwrap())
+    );
+    assert_eq!((dataset.warm, dataset.pin), (WarmUp::Full, true));
+    let directory = parse(&[("directory", "home/alice"), ("durability", "cold")]).unwrap();
+    assert_eq!(directory.durability, Durability::Cold);
+    let model = parse(&[("model", "team/churn@v3")]).unwrap();
+    let VolumeSource::Model(name) = model.source else {
+        panic!("not a model")
+    };
+    assert_eq!(
+        (name.name(), name.version()),
+        ("team/churn", &VersionRef::Number(3))
+    );
+    let scratch = parse(&[("scratch", "true")]).unwrap();
+    assert_eq!(
+        (scratch.source, scratch.durability),
+        (VolumeSource::Scratch, Durability::Shared)
+    );
+}
+
+// A volume of two kinds, or of none, would be whatever the code happened to look at first.
+#[test]
+fn wants_exactly_one_kind() {
+    assert_eq!(parse(&[]), Err(AttributeError::Kind));
+    assert_eq!(parse(&[("pin", "true")]), Err(AttributeError::Kind));
+    assert_eq!(
+        parse(&[("dataset", "a.b"), ("scratch", "true")]),
+        Err(AttributeError::Kind)
+    );
+}
+
+// An ignored attribute is a promise nobody keeps, a passed-on one is a hole.
+#[test]
+fn refuses_what_it_does_not_know() {
+    for pairs in [
+        [("dataset", "a.b"), ("cache-dir", "/etc")],
+        [("dataset", "a.b"), ("durability", "cold")],
+        [("dataset", "a.b"), ("pin", "yes")],
+        [("scratch", "true"), ("warm", "full")],
+        [("directory", "home/a"), ("durability", "forever")],
+        [("directory", "home/a"), ("pin", "true")],
+    ] {
+        assert!(parse(&pairs).is_err(), "{pairs:?} was accepted");
+    }
+    assert!(parse(&[("scratch", "false")]).is_err());
+    assert!(parse(&[("dataset", "a.b"), ("csi.storage.k8s.io/ephemeral", "true")]).is_ok());
+}
+
+// A directory attribute becomes a path below the warm tier's root: one tenant's must never reach
+// another's.
+#[test]
+fn directories_stay_below_their_root() {
+    for bad in [
+        "",
+        "/",
+        "/etc",
+        "home/",
+        "home//a",
+        "..",
+        "home/..",
+        "home/../x",
+        ".ssh",
+        "home/.ssh",
+        "a\0b",
+        "a b",
+        "a\\..\\b",
+        "%2e%2e/x",
+    ] {
+        assert!(
+            parse(&[("directory", bad)]).is_err(),
+            "{bad:?} was accepted"
+        );
+    }
+    for bad in [
+        "churn",
+        "team/churn/x",
+        "team/",
+        "../churn",
+        "team/churn@",
+        "team/churn@v0",
+        "Team/x",
+    ] {
+        assert!(parse(&[("model", bad)]).is_err(), "{bad:?} was accepted");
+    }
+}
+
+proptest! {
+    // Attributes come from users of the cluster: any text is answered, none escapes.
+    #[test]
+    fn any_text_is_answered(key in any::<String>(), value in any::<String>()) {
+        let _ = parse(&[(&key, &value)]);
+        if let Ok(path) = value.parse::<DirectoryPath>() {
+            prop_assert!(path.as_str().split('/').all(|part| !part.is_empty() && !part.starts_with('.')));
+        }
+    }
+}
