@@ -39,9 +39,14 @@ class Hdfs:
     def __init__(self, runs: Run):
         self.run = runs
 
-    def up(self) -> dict[str, str]:
+    @staticmethod
+    def prepare() -> Path:
+        """The directory of the jars."""
         need_program("java", "mvn")
-        jars = built_tool("hadoop", [CONFIGURATION / "pom.xml"], build)
+        return built_tool("hadoop", [CONFIGURATION / "pom.xml"], build)
+
+    def up(self) -> dict[str, str]:
+        jars = self.prepare()
         rpc, http = free_ports(2)
         conf = self.configure(rpc, http)
         java = ["java", "-Xmx512m", "-Djava.net.preferIPv4Stack=true",

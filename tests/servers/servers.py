@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """The real servers of the test suites: starts them in parallel, tells the tests where they are, stops them.
 
+    servers.py prepare       fetch and build what the servers need, start nothing
     servers.py up            start what is not running; print the path of the environment file
     servers.py down          stop all of it and remove its data
     servers.py status        what runs
@@ -54,6 +55,15 @@ def healthy(run: Run) -> bool:
             server.healthy(environment) for server in SERVERS if server.variable in environment)
     except (OSError, KeyError, ValueError):
         return False
+
+
+def prepare() -> None:
+    """Fetches the packages of every server. A failure shows again, and counts, in `up`."""
+    for server in SERVERS:
+        try:
+            server.prepare()
+        except Exception as why:
+            print(f"servers: {server.name} is not prepared: {why}", flush=True)
 
 
 def start(run: Run) -> None:
@@ -160,9 +170,12 @@ def execute(run: Run, command: list[str]) -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="the real servers of the test suites")
-    parser.add_argument("action", choices=("up", "down", "status", "exec"))
+    parser.add_argument("action", choices=("prepare", "up", "down", "status", "exec"))
     parser.add_argument("command", nargs=argparse.REMAINDER)
     arguments = parser.parse_args()
+    if arguments.action == "prepare":
+        prepare()
+        return 0
     run = Run(run_directory())
     if arguments.action == "exec":
         command = arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command

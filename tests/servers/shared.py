@@ -29,6 +29,10 @@ class Shared:
     def __init__(self, runs: Run):
         self.run = runs
 
+    @staticmethod
+    def prepare() -> None:
+        """Nothing to fetch: GlusterFS comes from the distribution."""
+
     def up(self) -> dict[str, str]:
         need_root()
         try:

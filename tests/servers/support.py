@@ -231,4 +231,8 @@ def undo_namespace(line: dict) -> None:
     subprocess.run(["ip", "netns", "del", line["name"]], stderr=subprocess.DEVNULL)
 
 
-UNDO = {"mount": undo_mount, "loop": undo_loop, "namespace": undo_namespace}
+def undo_file(line: dict) -> None:
+    Path(line["path"]).unlink(missing_ok=True)
+
+
+UNDO = {"mount": undo_mount, "loop": undo_loop, "namespace": undo_namespace, "file": undo_file}
