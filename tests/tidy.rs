@@ -36,12 +36,16 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("fuser", &["fuse/src/adapter", "fuse/src/session"]),
     ("rocksdb", &["cache/src/hot", "fuse/src/live"]),
     ("object_store", &["cache/src/store"]),
-    ("object_store_opendal", &["cache/src/store"]),
     ("opendal", &["cache/src/store"]),
     ("hdfs_native", &["cache/src/store"]),
     (
         "lru",
-        &["cache/src/policy", "cache/src/hot", "fuse/src/live"],
+        &[
+            "cache/src/policy",
+            "cache/src/hot",
+            "cache/src/store/hdfs",
+            "fuse/src/live",
+        ],
     ),
 ];
 

@@ -127,6 +127,11 @@ impl fmt::Debug for Digest {
 
 impl fmt::Display for ObjectId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.store.trim_end_matches('/'), self.key)
+        write!(
+            f,
+            "{}/{}",
+            self.store.strip_suffix('/').unwrap_or(&self.store),
+            self.key
+        )
     }
 }

@@ -50,6 +50,13 @@ impl StoreErrorKind {
     }
 }
 
+impl StoreError {
+    /// True when the store answered that nothing is there.
+    pub fn is_not_found(&self) -> bool {
+        self.kind == StoreErrorKind::NotFound
+    }
+}
+
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
