@@ -50,16 +50,17 @@ impl Listings {
         (!newest.has_failed()).then(|| Arc::clone(newest))
     }
 
-    /// A listing of the directory started after `oldest`, made by `make` when there is none.
+    /// A listing of the directory that is younger than `ttl`, made by `make` when there is none.
     pub(super) fn fresh(
         &self,
         directory: Ino,
-        oldest: Duration,
+        now: Duration,
+        ttl: Duration,
         make: impl FnOnce() -> Listing,
     ) -> Arc<Listing> {
         let mut slots = self.lock();
         if let Some(newest) = slots.get(&directory).and_then(|slot| slot.0.first())
-            && newest.started > oldest
+            && now < newest.started + ttl
             && !newest.has_failed()
         {
             return Arc::clone(newest);

@@ -187,15 +187,7 @@ impl Inner {
     /// A listing of `directory`, started within the time to live.
     fn listing(&self, ino: Ino, directory: &Record) -> Arc<Listing> {
         let now = self.clock.now();
-        let make = || self.new_listing(now, directory);
-        match now.checked_sub(self.ttl()) {
-            Some(oldest) => self.listings.fresh(ino, oldest, make),
-            // The clock is younger than the time to live: every listing is fresh.
-            None => match self.listings.newest(ino) {
-                Some(listing) => listing,
-                None => self.listings.fresh(ino, now, make),
-            },
-        }
+        self.listings.fresh(ino, now, self.ttl(), || self.new_listing(now, directory))
     }
 
     fn new_listing(&self, now: Duration, directory: &Record) -> Listing {
@@ -270,9 +262,11 @@ impl Namespace for LivePrefix {
                     inner.more(&listing).await?;
                     continue;
                 }
-                // Not shared: whoever started later may be far ahead and have dropped it as well.
+                // Whoever is far ahead keeps the listing that was shared so far.
                 Look::Lost => {
-                    listing = Arc::new(inner.new_listing(inner.clock.now(), &record));
+                    let now = inner.clock.now();
+                    let make = || inner.new_listing(now, &record);
+                    listing = inner.listings.fresh(directory, now, Duration::ZERO, make);
                     continue;
                 }
             };
