@@ -49,7 +49,8 @@ pub(crate) fn check_path(path: &str) -> Result<(), BadName> {
     if path.len() > PATH_MAX {
         return Err(BadName::TooLong);
     }
-    path.split('/').try_for_each(|segment| check_segment(segment.as_bytes()))
+    path.split('/')
+        .try_for_each(|segment| check_segment(segment.as_bytes()))
 }
 
 #[cfg(test)]

@@ -27,7 +27,12 @@ pub(crate) const NLINK_UNKNOWN: u32 = 1;
 
 impl Default for Ownership {
     fn default() -> Self {
-        Self { uid: 0, gid: 0, file_mode: 0o444, directory_mode: 0o555 }
+        Self {
+            uid: 0,
+            gid: 0,
+            file_mode: 0o444,
+            directory_mode: 0o555,
+        }
     }
 }
 
@@ -43,8 +48,21 @@ impl Ownership {
 
     /// Attributes of an entry with this owner and the default bits.
     pub fn attr(&self, ino: Ino, kind: Kind, size: u64, mtime_ns: i64) -> Attr {
-        let nlink = if kind == Kind::Directory { NLINK_UNKNOWN } else { 1 };
+        let nlink = if kind == Kind::Directory {
+            NLINK_UNKNOWN
+        } else {
+            1
+        };
         let mode = self.mode(kind);
-        Attr { ino, kind, size, mtime_ns, mode, nlink, uid: self.uid, gid: self.gid }
+        Attr {
+            ino,
+            kind,
+            size,
+            mtime_ns,
+            mode,
+            nlink,
+            uid: self.uid,
+            gid: self.gid,
+        }
     }
 }

@@ -24,8 +24,13 @@ const NONE: u16 = u16::MAX;
 /// Appends the record of `token`. `false`: a field is longer than 65534 bytes, nothing is appended.
 pub(crate) fn encode(token: &Token, out: &mut Vec<u8>) -> bool {
     match token {
-        Token::ETag { etag, version_id: None } if compact(etag).is_some() => {
-            let Some((digest, parts)) = compact(etag) else { return false };
+        Token::ETag {
+            etag,
+            version_id: None,
+        } if compact(etag).is_some() => {
+            let Some((digest, parts)) = compact(etag) else {
+                return false;
+            };
             out.push(if parts.is_some() { 2 } else { 1 });
             out.extend_from_slice(&digest);
             out.extend(parts.into_iter().flat_map(u32::to_le_bytes));
@@ -38,7 +43,11 @@ pub(crate) fn encode(token: &Token, out: &mut Vec<u8>) -> bool {
             out.push(3);
             out.extend_from_slice(&(etag.len() as u16).to_le_bytes());
             out.extend_from_slice(etag.as_bytes());
-            let id_len = if version_id.is_some() { id.len() as u16 } else { NONE };
+            let id_len = if version_id.is_some() {
+                id.len() as u16
+            } else {
+                NONE
+            };
             out.extend_from_slice(&id_len.to_le_bytes());
             out.extend_from_slice(id.as_bytes());
         }
@@ -76,13 +85,21 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<(Token, usize)> {
                 write!(etag, "-{}", u32::from_le_bytes(rest.array()?)).ok()?;
             }
             etag.push('"');
-            Token::ETag { etag: etag.into(), version_id: None }
+            Token::ETag {
+                etag: etag.into(),
+                version_id: None,
+            }
         }
         3 => {
             let etag = rest.text()??;
-            Token::ETag { etag, version_id: rest.text()? }
+            Token::ETag {
+                etag,
+                version_id: rest.text()?,
+            }
         }
-        4 => Token::Hdfs { file_id: u64::from_le_bytes(rest.array()?) },
+        4 => Token::Hdfs {
+            file_id: u64::from_le_bytes(rest.array()?),
+        },
         5 => Token::File {
             device: u64::from_le_bytes(rest.array()?),
             inode: u64::from_le_bytes(rest.array()?),
@@ -180,7 +197,13 @@ mod tests {
             (etag("W/\"weak\"".to_owned(), None), 16),
             (etag(String::new(), None), 8),
             (Token::Hdfs { file_id: u64::MAX }, 12),
-            (Token::File { device: 1, inode: 2 }, 20),
+            (
+                Token::File {
+                    device: 1,
+                    inode: 2,
+                },
+                20,
+            ),
         ] {
             let mut out = Vec::new();
             assert!(encode(&token, &mut out));

@@ -11,8 +11,14 @@ const DIGEST: &str = "user.terrace.digest";
 /// programs: 64 hexadecimal digits).
 pub(crate) fn of_object(object: &ObjectId) -> Vec<(String, Vec<u8>)> {
     let version = match &object.version.token {
-        Token::ETag { etag, version_id: None } => etag.to_string(),
-        Token::ETag { etag, version_id: Some(id) } => format!("{etag} {id}"),
+        Token::ETag {
+            etag,
+            version_id: None,
+        } => etag.to_string(),
+        Token::ETag {
+            etag,
+            version_id: Some(id),
+        } => format!("{etag} {id}"),
         Token::Hdfs { file_id } => format!("hdfs:{file_id}:{}", object.version.mtime_ns),
         Token::File { device, inode } => {
             format!("file:{device}:{inode}:{}", object.version.mtime_ns)

@@ -34,11 +34,6 @@ impl<K: Hash + Eq, V> Bounded<K, V> {
         self.0.push(key, value).map(|(_, old)| old)
     }
 
-    /// Takes a value out.
-    pub(super) fn remove(&mut self, key: &K) -> Option<V> {
-        self.0.pop(key)
-    }
-
     /// Takes out the entry used longest ago.
     pub(super) fn pop_oldest(&mut self) -> Option<(K, V)> {
         self.0.pop_lru()

@@ -106,14 +106,13 @@ impl Feed {
             ListEntry::Object(meta) => (meta.key.to_string(), What::File(meta.version)),
             ListEntry::Directory(key) => (key, What::Directory(self.seen_ns)),
         };
-        let name = key.strip_prefix(&self.base);
-        match name {
-            // The marker object of this directory itself.
-            Some("") => {}
+        match key.strip_prefix(&self.base) {
             Some(name) if check_segment(name.as_bytes()).is_ok() => {
                 let name = name.to_owned();
                 self.window.push(Arrival { name, what });
             }
+            // The marker object of this directory itself.
+            Some("") if matches!(what, What::File(_)) => {}
             _ => {
                 self.manners.hidden.fetch_add(1, Ordering::Relaxed);
             }
@@ -123,7 +122,8 @@ impl Feed {
     fn depart(&mut self, departure: Departure) -> Result<(), FsError> {
         match departure {
             Departure::Entry(arrival) => {
-                self.page.push((format!("{}{}", self.path, arrival.name), arrival.what));
+                self.page
+                    .push((format!("{}{}", self.path, arrival.name), arrival.what));
             }
             Departure::Shadowed => {
                 self.manners.shadowed.fetch_add(1, Ordering::Relaxed);

@@ -51,7 +51,9 @@ where
     T: Clone + Send + Sync + 'static,
 {
     pub(super) fn new() -> Self {
-        Self { open: Arc::new(Mutex::new((0, HashMap::new()))) }
+        Self {
+            open: Arc::new(Mutex::new((0, HashMap::new()))),
+        }
     }
 
     /// Waits for the answer to `key`: of the flight under way, or of `ask`.
@@ -72,7 +74,11 @@ where
         }
         open.0 += 1;
         let id = open.0;
-        let landing = Landing { open: Arc::clone(&self.open), key: key.clone(), id };
+        let landing = Landing {
+            open: Arc::clone(&self.open),
+            key: key.clone(),
+            id,
+        };
         let work = ask();
         let flight = async move {
             let _landing = landing;

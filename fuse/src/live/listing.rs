@@ -96,14 +96,17 @@ pub(super) struct Listing {
 
 impl fmt::Debug for Listing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Listing").field("started", &self.started).finish_non_exhaustive()
+        f.debug_struct("Listing")
+            .field("started", &self.started)
+            .finish_non_exhaustive()
     }
 }
 
 impl Drop for Listing {
     fn drop(&mut self) {
         let state = self.lock();
-        self.retained.fetch_sub(state.len - state.dropped, Ordering::Relaxed);
+        self.retained
+            .fetch_sub(state.len - state.dropped, Ordering::Relaxed);
     }
 }
 
@@ -122,14 +125,23 @@ impl Listing {
     pub(super) fn after(&self, name: Option<&[u8]>) -> Look {
         let state = self.lock();
         let beyond = |other: &[u8]| name.is_none_or(|name| order(other, name).is_gt());
-        let index = state.pages.partition_point(|page| !beyond(page.last_name()));
+        let index = state
+            .pages
+            .partition_point(|page| !beyond(page.last_name()));
         let Some(page) = state.pages.get(index) else {
-            return if state.complete { Look::End } else { Look::More };
+            return if state.complete {
+                Look::End
+            } else {
+                Look::More
+            };
         };
         if index == 0 && state.dropped > 0 && beyond(page.name(0)) {
             return Look::Lost;
         }
-        Look::Page(Arc::clone(page), page.partition_point(|other| !beyond(other)))
+        Look::Page(
+            Arc::clone(page),
+            page.partition_point(|other| !beyond(other)),
+        )
     }
 
     /// What is at `name`. Positive answers hold for `ttl` from when their page was asked for,
@@ -149,7 +161,11 @@ impl Listing {
             }
         }
         let whole = state.complete && state.dropped == 0;
-        if whole && now < self.started + ttl { Found::Missing } else { Found::Unknown }
+        if whole && now < self.started + ttl {
+            Found::Missing
+        } else {
+            Found::Unknown
+        }
     }
 
     /// Asks the store for one more page and records its inodes, unless somebody else has meanwhile
@@ -204,7 +220,9 @@ impl Listing {
     pub(super) fn shorten(&self, limit: u64) {
         let mut state = self.lock();
         while state.pages.len() > 1 && state.len - state.dropped > limit {
-            let Some(page) = state.pages.pop_front() else { break };
+            let Some(page) = state.pages.pop_front() else {
+                break;
+            };
             let count = page.slots.len() as u64;
             state.dropped += count;
             self.retained.fetch_sub(count, Ordering::Relaxed);
@@ -250,9 +268,19 @@ impl Page {
                 mtime_ns = record.what.shown().1;
             }
             let name_end = names.len() as u32;
-            slots.push(Slot { name_end, kind: what.kind(), ino, size, mtime_ns });
+            slots.push(Slot {
+                name_end,
+                kind: what.kind(),
+                ino,
+                size,
+                mtime_ns,
+            });
         }
-        Ok(Self { fetched, names: names.into(), slots: slots.into() })
+        Ok(Self {
+            fetched,
+            names: names.into(),
+            slots: slots.into(),
+        })
     }
 
     /// Entries from a place on.
@@ -261,12 +289,26 @@ impl Page {
     }
 
     fn entry(&self, place: usize) -> Listed<'_> {
-        let Slot { kind, ino, size, mtime_ns, .. } = self.slots[place];
-        Listed { name: self.name(place), kind, ino, size, mtime_ns }
+        let Slot {
+            kind,
+            ino,
+            size,
+            mtime_ns,
+            ..
+        } = self.slots[place];
+        Listed {
+            name: self.name(place),
+            kind,
+            ino,
+            size,
+            mtime_ns,
+        }
     }
 
     fn name(&self, place: usize) -> &[u8] {
-        let start = place.checked_sub(1).map_or(0, |before| self.slots[before].name_end);
+        let start = place
+            .checked_sub(1)
+            .map_or(0, |before| self.slots[before].name_end);
         &self.names[start as usize..self.slots[place].name_end as usize]
     }
 
@@ -279,7 +321,11 @@ impl Page {
         let (mut low, mut high) = (0, self.slots.len());
         while low < high {
             let middle = low + (high - low) / 2;
-            if test(self.name(middle)) { low = middle + 1 } else { high = middle }
+            if test(self.name(middle)) {
+                low = middle + 1
+            } else {
+                high = middle
+            }
         }
         low
     }

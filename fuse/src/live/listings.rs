@@ -35,7 +35,11 @@ pub(super) struct Listings {
 impl Listings {
     pub(super) fn new(limit: u64) -> Self {
         let slots = Mutex::new(Bounded::new(DIRECTORIES));
-        Self { slots, retained: Arc::default(), limit }
+        Self {
+            slots,
+            retained: Arc::default(),
+            limit,
+        }
     }
 
     /// Counter for new listings.
@@ -86,7 +90,11 @@ impl Listings {
             matches!(listing.after(Some(name)), Look::Page(..) | Look::End)
         };
         let listings = listings.iter().filter(usable);
-        listings.clone().find(reaches).or_else(|| listings.clone().next()).map(Arc::clone)
+        listings
+            .clone()
+            .find(reaches)
+            .or_else(|| listings.clone().next())
+            .map(Arc::clone)
     }
 
     /// Frees memory after `grown` took more: listings used longest ago go first, then the front of

@@ -50,7 +50,9 @@ impl Inner {
             return Some(binding.attr.clone().ok_or(FsError::NotFound));
         }
         drop(names);
-        self.listings.newest(parent).and_then(|listing| self.listed(&listing, name))
+        self.listings
+            .newest(parent)
+            .and_then(|listing| self.listed(&listing, name))
     }
 
     /// What a listing says about a name, while it may be believed.
@@ -66,12 +68,22 @@ impl Inner {
     }
 
     fn remember(&self, parent: Ino, name: &str, asked_at: Duration, attr: Option<Attr>) {
-        let ttl = if attr.is_some() { self.ttl() } else { self.config.negative_ttl / 2 };
+        let ttl = if attr.is_some() {
+            self.ttl()
+        } else {
+            self.config.negative_ttl / 2
+        };
         if ttl.is_zero() {
             return;
         }
         let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-        names.insert((parent, name.as_bytes().into()), Binding { attr, until: asked_at + ttl });
+        names.insert(
+            (parent, name.as_bytes().into()),
+            Binding {
+                attr,
+                until: asked_at + ttl,
+            },
+        );
     }
 
     /// True when names of this directory have been asked for often and it was never listed.
@@ -195,7 +207,9 @@ pub(super) async fn lookup(inner: &Arc<Inner>, parent: Ino, name: &[u8]) -> Resu
         return answer;
     }
     // `remembered` has answered for names that are not text.
-    let name: Box<str> = std::str::from_utf8(name).map_err(|_| FsError::NotFound)?.into();
+    let name: Box<str> = std::str::from_utf8(name)
+        .map_err(|_| FsError::NotFound)?
+        .into();
     let asker = Arc::clone(inner);
     let ask = || asker.find(parent, name.clone());
     inner.flights.join((parent, name.clone()), ask).await

@@ -127,7 +127,9 @@ impl LivePrefix {
             listings_started: AtomicU64::new(0),
             heads: AtomicU64::new(0),
         };
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
     }
 
     /// Asks the store for the root, as a new mount should before it answers: a missing bucket or
@@ -187,7 +189,8 @@ impl Inner {
     /// A listing of `directory`, started within the time to live.
     fn listing(&self, ino: Ino, directory: &Record) -> Arc<Listing> {
         let now = self.clock.now();
-        self.listings.fresh(ino, now, self.ttl(), || self.new_listing(now, directory))
+        self.listings
+            .fresh(ino, now, self.ttl(), || self.new_listing(now, directory))
     }
 
     fn new_listing(&self, now: Duration, directory: &Record) -> Listing {
@@ -200,7 +203,9 @@ impl Inner {
     }
 
     async fn more(&self, listing: &Listing) -> Result<(), FsError> {
-        listing.more(listing.len(), &self.table, self.clock.now()).await?;
+        listing
+            .more(listing.len(), &self.table, self.clock.now())
+            .await?;
         self.listings.trim(listing);
         Ok(())
     }
@@ -252,7 +257,9 @@ impl Namespace for LivePrefix {
             0 => None,
             cookie => Some(inner.cookie_name(&record, cookie)?),
         };
-        let going_on = name.as_deref().and_then(|name| inner.listings.continuing(directory, name));
+        let going_on = name
+            .as_deref()
+            .and_then(|name| inner.listings.continuing(directory, name));
         let mut listing = going_on.unwrap_or_else(|| inner.listing(directory, &record));
         loop {
             let (page, place) = match listing.after(name.as_deref()) {
@@ -272,10 +279,15 @@ impl Namespace for LivePrefix {
             };
             let mut last = None;
             for entry in page.from(place) {
-                let attr =
-                    inner.ownership.attr(entry.ino, entry.kind, entry.size, entry.mtime_ns);
+                let attr = inner
+                    .ownership
+                    .attr(entry.ino, entry.kind, entry.size, entry.mtime_ns);
                 let name = entry.name.to_vec();
-                if !sink.push(DirEntry { next: entry.ino.0, name, attr }) {
+                if !sink.push(DirEntry {
+                    next: entry.ino.0,
+                    name,
+                    attr,
+                }) {
                     return Ok(());
                 }
                 last = Some(entry.name);

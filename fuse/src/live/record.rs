@@ -128,11 +128,21 @@ impl Record {
             (FORMAT, 0) => (What::Directory(mtime_ns), rest),
             (FORMAT, 1) => {
                 let (token, len) = token::decode(rest)?;
-                (What::File(Version { token, size, mtime_ns }), &rest[len..])
+                (
+                    What::File(Version {
+                        token,
+                        size,
+                        mtime_ns,
+                    }),
+                    &rest[len..],
+                )
             }
             _ => return None,
         };
-        Some(Self { path: std::str::from_utf8(path).ok()?.into(), what })
+        Some(Self {
+            path: std::str::from_utf8(path).ok()?.into(),
+            what,
+        })
     }
 }
 
@@ -145,8 +155,15 @@ mod tests {
     use super::*;
 
     fn file() -> What {
-        let token = Token::ETag { etag: "\"0123\"".into(), version_id: Some("v".into()) };
-        What::File(Version { token, size: 7, mtime_ns: -2 })
+        let token = Token::ETag {
+            etag: "\"0123\"".into(),
+            version_id: Some("v".into()),
+        };
+        What::File(Version {
+            token,
+            size: 7,
+            mtime_ns: -2,
+        })
     }
 
     /// Broken: after an upgrade of the daemon, open files of a mount turn stale.
@@ -159,7 +176,11 @@ mod tests {
         let directory = Record::encode("d", &What::Directory(3)).unwrap();
         assert_eq!(directory, b"\x01\0\x03\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0d");
         assert_eq!(Record::key("d", &What::Directory(3)).unwrap(), b"d\0\0");
-        assert!(Record::key("d", &file()).unwrap().starts_with(b"d\0\x01\0\0\0\0\0\0\0\x07\xff"));
+        assert!(
+            Record::key("d", &file())
+                .unwrap()
+                .starts_with(b"d\0\x01\0\0\0\0\0\0\0\x07\xff")
+        );
     }
 
     /// Broken: what an inode number stands for changes by being stored.
@@ -171,7 +192,10 @@ mod tests {
                 assert_eq!((&*record.path, &record.what), (path, &what));
             }
         }
-        let record = Record { path: "a/b".into(), what: file() };
+        let record = Record {
+            path: "a/b".into(),
+            what: file(),
+        };
         assert_eq!((record.parent(), record.name()), ("a", "b"));
     }
 

@@ -74,7 +74,9 @@ pub(super) struct InodeTable {
 
 impl fmt::Debug for InodeTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("InodeTable").field("path", &self.db.path()).finish_non_exhaustive()
+        f.debug_struct("InodeTable")
+            .field("path", &self.db.path())
+            .finish_non_exhaustive()
     }
 }
 
@@ -109,9 +111,16 @@ impl InodeTable {
         let families = [INODES, NAMES, rocksdb::DEFAULT_COLUMN_FAMILY_NAME]
             .map(|name| ColumnFamilyDescriptor::new(name, options.clone()));
         let db = DB::open_cf_descriptors(&options, directory, families)?;
-        let mut table =
-            Self { db, allocate: Mutex::new(0), recent: Mutex::new(Bounded::new(RECENT)) };
-        let last = match table.db.iterator_cf(table.family(INODES)?, IteratorMode::End).next() {
+        let mut table = Self {
+            db,
+            allocate: Mutex::new(0),
+            recent: Mutex::new(Bounded::new(RECENT)),
+        };
+        let last = match table
+            .db
+            .iterator_cf(table.family(INODES)?, IteratorMode::End)
+            .next()
+        {
             Some(entry) => number(&entry?.0)?,
             None => 0,
         };
@@ -128,7 +137,10 @@ impl InodeTable {
         if let Some(record) = lock(&self.recent).get(&ino.0) {
             return Ok(Some(Arc::clone(record)));
         }
-        let Some(value) = self.db.get_pinned_cf(self.family(INODES)?, ino.0.to_be_bytes())? else {
+        let Some(value) = self
+            .db
+            .get_pinned_cf(self.family(INODES)?, ino.0.to_be_bytes())?
+        else {
             return Ok(None);
         };
         let record = Record::decode(&value).ok_or(TableError::Damaged("a record"))?;
@@ -176,7 +188,9 @@ impl InodeTable {
     /// did. Only for a mount that no kernel knows yet.
     pub(super) fn forget_over(&self, limit: u64, now_ns: i64) -> Result<bool, TableError> {
         let inodes = self.family(INODES)?;
-        let count = self.db.property_int_value_cf(inodes, rocksdb::properties::ESTIMATE_NUM_KEYS)?;
+        let count = self
+            .db
+            .property_int_value_cf(inodes, rocksdb::properties::ESTIMATE_NUM_KEYS)?;
         if count.unwrap_or(0) <= limit {
             return Ok(false);
         }
@@ -191,8 +205,10 @@ impl InodeTable {
         self.create_root(now_ns)?;
         *lock(&self.recent) = Bounded::new(RECENT);
         drop(next);
-        self.db.compact_range_cf(inodes, None::<&[u8]>, None::<&[u8]>);
-        self.db.compact_range_cf(self.family(NAMES)?, None::<&[u8]>, None::<&[u8]>);
+        self.db
+            .compact_range_cf(inodes, None::<&[u8]>, None::<&[u8]>);
+        self.db
+            .compact_range_cf(self.family(NAMES)?, None::<&[u8]>, None::<&[u8]>);
         Ok(true)
     }
 
@@ -208,7 +224,9 @@ impl InodeTable {
     }
 
     fn find(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<Ino>>, TableError> {
-        let answers = self.db.batched_multi_get_cf(self.family(NAMES)?, keys, false);
+        let answers = self
+            .db
+            .batched_multi_get_cf(self.family(NAMES)?, keys, false);
         let decode = |answer: Result<Option<rocksdb::DBPinnableSlice<'_>>, rocksdb::Error>| {
             answer?.map(|value| little(&value).map(Ino)).transpose()
         };
@@ -216,13 +234,17 @@ impl InodeTable {
     }
 
     fn family(&self, name: &str) -> Result<&ColumnFamily, TableError> {
-        self.db.cf_handle(name).ok_or(TableError::Damaged("a column family is missing"))
+        self.db
+            .cf_handle(name)
+            .ok_or(TableError::Damaged("a column family is missing"))
     }
 }
 
 /// A number as it stands in a key.
 fn number(bytes: &[u8]) -> Result<u64, TableError> {
-    let bytes = bytes.try_into().map_err(|_| TableError::Damaged("a number"))?;
+    let bytes = bytes
+        .try_into()
+        .map_err(|_| TableError::Damaged("a number"))?;
     Ok(u64::from_be_bytes(bytes))
 }
 

@@ -91,7 +91,11 @@ impl Window {
     /// A window for a store that lists in order, or one that holds everything back.
     pub(super) fn new(ordered: bool) -> Self {
         let hold = if ordered { WINDOW } else { usize::MAX };
-        Self { heap: BinaryHeap::new(), hold, last: None }
+        Self {
+            heap: BinaryHeap::new(),
+            hold,
+            last: None,
+        }
     }
 
     /// Puts an entry in.

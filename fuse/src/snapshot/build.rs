@@ -10,10 +10,10 @@ use std::path::Path;
 use terrace_cache::Version;
 
 use super::format::{ENTRIES_MAX, NAMES_MAX, REFERENCES_MAX, Row, encode_origin};
-use crate::token;
 use super::write::{Built, Ordered, write};
 use crate::names::{BadName, PATH_MAX, check_path};
 use crate::namespace::Kind;
+use crate::token;
 
 /// What is at a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,7 +132,10 @@ impl Builder {
     /// Duplicates and conflicts are found by [`Builder::finish`].
     pub fn push(&mut self, entry: &Entry<'_>) -> Result<(), BuildError> {
         let path = entry.path;
-        check_path(path).map_err(|why| BuildError::Path { path: path.to_owned(), why })?;
+        check_path(path).map_err(|why| BuildError::Path {
+            path: path.to_owned(),
+            why,
+        })?;
         let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
         let parent = self.directory(parent)?;
         if let EntryKind::Directory(mtime_ns) = entry.kind {
@@ -167,8 +170,15 @@ impl Builder {
             return Err(BuildError::TooLarge);
         }
         let mode = entry.mode;
-        self.add(parent, name.as_bytes(), |row| Row { kind, mode, size, mtime_ns, reference, ..row })
-            .map(drop)
+        self.add(parent, name.as_bytes(), |row| Row {
+            kind,
+            mode,
+            size,
+            mtime_ns,
+            reference,
+            ..row
+        })
+        .map(drop)
     }
 
     /// Writes the snapshot: temporary file, fsync, rename, fsync of the directory. Replaces a file
@@ -214,7 +224,12 @@ impl Builder {
         }
         self.names.extend_from_slice(name);
         let name_len = u8::try_from(name.len()).map_err(|_| BuildError::TooLarge)?;
-        self.nodes.push(change(Row { name_at, name_len, parent, ..IMPLIED }));
+        self.nodes.push(change(Row {
+            name_at,
+            name_len,
+            parent,
+            ..IMPLIED
+        }));
         Ok(place as u32)
     }
 
@@ -243,8 +258,23 @@ impl Builder {
         }
         self.directories = HashMap::new();
         self.settle_mtimes(&order);
-        let Self { nodes, names, references, origin, .. } = self;
-        Ok((Ordered { nodes, order, names, references, origin }, shadowed))
+        let Self {
+            nodes,
+            names,
+            references,
+            origin,
+            ..
+        } = self;
+        Ok((
+            Ordered {
+                nodes,
+                order,
+                names,
+                references,
+                origin,
+            },
+            shadowed,
+        ))
     }
 
     /// Places of all children, grouped by parent and sorted by name; and where each group starts.

@@ -142,8 +142,14 @@ impl Header {
         out.extend_from_slice(MAGIC);
         out.extend_from_slice(&FORMAT.to_le_bytes());
         out.extend_from_slice(&[0; 4]);
-        let numbers =
-            [self.entries, self.files, self.bytes, self.names, self.references, self.origin];
+        let numbers = [
+            self.entries,
+            self.files,
+            self.bytes,
+            self.names,
+            self.references,
+            self.origin,
+        ];
         for number in numbers {
             out.extend_from_slice(&number.to_le_bytes());
         }
@@ -212,7 +218,9 @@ impl Row {
             Kind::File => 1,
             Kind::Symlink => 2,
         };
-        let mode = self.mode.map_or(0, |mode| u64::from(mode & 0o7777) | 1 << 12);
+        let mode = self
+            .mode
+            .map_or(0, |mode| u64::from(mode & 0o7777) | 1 << 12);
         let word = self.name_at | u64::from(self.name_len) << 40 | kind << 48 | mode << 50;
         let mut out = [0; ROW as usize];
         out[0..8].copy_from_slice(&word.to_le_bytes());

@@ -106,7 +106,12 @@ impl Snapshot {
         if pages.row(0)?.kind != Kind::Directory {
             return Err(SnapshotError::Corrupt("the root is not a directory"));
         }
-        Ok(Self { pages, ownership, store, prefix })
+        Ok(Self {
+            pages,
+            ownership,
+            store,
+            prefix,
+        })
     }
 
     /// Canonical URL of the store that holds the objects.
@@ -140,7 +145,12 @@ impl Snapshot {
         let (index, row) = self.row(ino)?;
         let name = self.pages.name(&row)?.to_vec();
         let parent = Ino(u64::from(row.parent) + 1);
-        Ok(Node { ino, parent, name, attr: self.row_attr(index, &row) })
+        Ok(Node {
+            ino,
+            parent,
+            name,
+            attr: self.row_attr(index, &row),
+        })
     }
 
     /// Path of an entry below the root, without slash at the ends; the root's is empty.
@@ -161,13 +171,19 @@ impl Snapshot {
 
     fn row(&self, ino: Ino) -> Result<(u32, Row), FsError> {
         let index = ino.0.checked_sub(1).filter(|index| *index < self.entries());
-        let index = index.and_then(|index| u32::try_from(index).ok()).ok_or(FsError::Stale)?;
+        let index = index
+            .and_then(|index| u32::try_from(index).ok())
+            .ok_or(FsError::Stale)?;
         Ok((index, self.pages.row(index)?))
     }
 
     fn row_attr(&self, index: u32, row: &Row) -> Attr {
         let ino = Ino(u64::from(index) + 1);
-        let size = if row.kind == Kind::Directory { 0 } else { row.size };
+        let size = if row.kind == Kind::Directory {
+            0
+        } else {
+            row.size
+        };
         let mut attr = self.ownership.attr(ino, row.kind, size, row.mtime_ns);
         attr.mode = row.mode.unwrap_or(attr.mode);
         if row.kind == Kind::Directory {
@@ -216,7 +232,11 @@ impl Snapshot {
             let row = self.pages.row(first + place)?;
             let name = self.pages.name(&row)?.to_vec();
             let attr = self.row_attr(first + place, &row);
-            if !sink.push(DirEntry { next: u64::from(place) + 1, name, attr }) {
+            if !sink.push(DirEntry {
+                next: u64::from(place) + 1,
+                name,
+                attr,
+            }) {
                 break;
             }
         }
@@ -227,7 +247,11 @@ impl Snapshot {
         let record = self.pages.reference(row, token::RECORD_MAX)?;
         let (token, _) = token::decode(record)
             .ok_or(SnapshotError::Corrupt("a version token does not decode"))?;
-        Ok(Version { token, size: row.size, mtime_ns: row.mtime_ns })
+        Ok(Version {
+            token,
+            size: row.size,
+            mtime_ns: row.mtime_ns,
+        })
     }
 }
 
@@ -273,7 +297,11 @@ impl Namespace for Snapshot {
         }
         let path = String::from_utf8(self.path(ino)?)
             .map_err(|_| SnapshotError::Corrupt("a path is not UTF-8"))?;
-        let key = if self.prefix.is_empty() { path } else { format!("{}/{path}", self.prefix) };
+        let key = if self.prefix.is_empty() {
+            path
+        } else {
+            format!("{}/{path}", self.prefix)
+        };
         Ok(ObjectId {
             store: Arc::clone(&self.store),
             key: key.into(),

@@ -29,12 +29,17 @@ pub(super) struct Pages {
 
 impl std::fmt::Debug for Pages {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pages").field("header", &self.header).finish_non_exhaustive()
+        f.debug_struct("Pages")
+            .field("header", &self.header)
+            .finish_non_exhaustive()
     }
 }
 
 /// Maps a whole file read-only.
-#[expect(unsafe_code, reason = "a mapping is only sound while nobody changes the file")]
+#[expect(
+    unsafe_code,
+    reason = "a mapping is only sound while nobody changes the file"
+)]
 fn map(file: &File) -> std::io::Result<Mmap> {
     // SAFETY: snapshot files are written under another name, synced and renamed into place, and
     // never opened for writing afterwards; they live in a directory only the daemon's user writes.
@@ -61,8 +66,14 @@ impl Pages {
         if crc32c::crc32c(table) != header.table_crc {
             return Err(HeaderError::Checksum("page table").into());
         }
-        let checked = (0..header.pages().div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
-        Ok(Self { bytes, header, checked })
+        let checked = (0..header.pages().div_ceil(64))
+            .map(|_| AtomicU64::new(0))
+            .collect();
+        Ok(Self {
+            bytes,
+            header,
+            checked,
+        })
     }
 
     pub(super) fn header(&self) -> &Header {
@@ -80,7 +91,9 @@ impl Pages {
             return Err(SnapshotError::Corrupt("a row number is out of range"));
         }
         let bytes = self.get(HEADER + u64::from(index) * ROW, ROW)?;
-        let bytes = bytes.first_chunk().ok_or(SnapshotError::Corrupt("a row is short"))?;
+        let bytes = bytes
+            .first_chunk()
+            .ok_or(SnapshotError::Corrupt("a row is short"))?;
         Row::decode(bytes).ok_or(SnapshotError::Corrupt("kind of an entry is unknown"))
     }
 
@@ -115,7 +128,9 @@ impl Pages {
 
     /// Checked bytes of the part between header and page table.
     fn get(&self, at: u64, len: u64) -> Result<&[u8], SnapshotError> {
-        let end = at.checked_add(len).filter(|end| *end <= self.header.table_at());
+        let end = at
+            .checked_add(len)
+            .filter(|end| *end <= self.header.table_at());
         let Some(end) = end else {
             return Err(SnapshotError::Corrupt("a place is out of range"));
         };

@@ -59,7 +59,9 @@ pub(crate) async fn collect(
         let path = if prefix.is_empty() {
             Some(&*meta.key)
         } else {
-            meta.key.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('/'))
+            meta.key
+                .strip_prefix(prefix)
+                .and_then(|rest| rest.strip_prefix('/'))
         };
         match path {
             Some(path) if check_path(path).is_ok() => builder.push(&Entry {

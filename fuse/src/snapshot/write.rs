@@ -13,8 +13,8 @@ use terrace_cache::Digest;
 
 use super::build::BuildError;
 use super::format::{HEADER, Header, PAGE, Row};
-use crate::token;
 use crate::namespace::Kind;
+use crate::token;
 
 /// Everything a file needs, in final order.
 pub(super) struct Ordered {
@@ -46,12 +46,18 @@ pub struct Built {
 
 /// Writes the snapshot at `path`.
 pub(super) fn write(set: Ordered, shadowed: u64, path: &Path) -> Result<Built, BuildError> {
-    let name = path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let name = path
+        .file_name()
+        .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
     let mut temporary = name.to_owned();
     temporary.push(".tmp");
     let temporary = path.with_file_name(temporary);
-    let file =
-        OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&temporary)?;
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&temporary)?;
     match file.try_lock() {
         Ok(()) => file.set_len(0)?,
         Err(TryLockError::WouldBlock) => return Err(BuildError::Busy),
@@ -60,7 +66,9 @@ pub(super) fn write(set: Ordered, shadowed: u64, path: &Path) -> Result<Built, B
     let built = fill(&set, shadowed, &file).and_then(|built| {
         file.sync_all()?;
         std::fs::rename(&temporary, path)?;
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let parent = path
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty());
         File::open(parent.unwrap_or(Path::new(".")))?.sync_all()?;
         Ok(built)
     });
@@ -81,7 +89,10 @@ fn fill(set: &Ordered, shadowed: u64, mut file: &File) -> io::Result<Built> {
     };
     for place in &set.order {
         let node = &set.nodes[*place as usize];
-        let mut row = Row { name_at: header.names, ..*node };
+        let mut row = Row {
+            name_at: header.names,
+            ..*node
+        };
         header.names += u64::from(row.name_len);
         if row.kind != Kind::Directory {
             row.reference = (header.references / 4) as u32;
@@ -150,7 +161,11 @@ struct PageWriter<'a> {
 
 impl<'a> PageWriter<'a> {
     fn new(file: &'a File) -> Self {
-        Self { out: BufWriter::with_capacity(1 << 20, file), page: (0, 0), table: Vec::new() }
+        Self {
+            out: BufWriter::with_capacity(1 << 20, file),
+            page: (0, 0),
+            table: Vec::new(),
+        }
     }
 
     fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
@@ -158,8 +173,10 @@ impl<'a> PageWriter<'a> {
         while !bytes.is_empty() {
             let room = (PAGE - self.page.1) as usize;
             let (now, later) = bytes.split_at(room.min(bytes.len()));
-            self.page =
-                (crc32c::crc32c_append(self.page.0, now), self.page.1 + now.len() as u64);
+            self.page = (
+                crc32c::crc32c_append(self.page.0, now),
+                self.page.1 + now.len() as u64,
+            );
             if self.page.1 == PAGE {
                 self.end_page();
             }
