@@ -12,8 +12,18 @@ use std::fmt::Debug;
 
 use crate::identity::{DatasetKey, Digest};
 
+mod curve;
+mod epoch;
+mod evict;
+mod fifo;
 mod lru;
+mod pending;
+mod residents;
+mod reuse;
+mod share;
 
+pub use epoch::{DatasetShare, EpochPolicy};
+pub use fifo::{Fifo, S3Fifo};
 pub use lru::Lru;
 
 /// One open of an object, as the policy sees it.
@@ -54,4 +64,8 @@ pub trait Policy: Send + Debug {
     /// not enough for which `evictable` holds (pinned and in-use objects are not). The caller
     /// reports each one it did evict with [`Policy::removed`].
     fn victims(&mut self, need: u64, evictable: &dyn Fn(&Digest) -> bool) -> Vec<Digest>;
+
+    /// The bytes that residents may take from now on: the budget, or less while the disk has no
+    /// room for it. A policy that divides the tier between datasets needs it; others ignore it.
+    fn set_capacity(&mut self, _bytes: u64) {}
 }

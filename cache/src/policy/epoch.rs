@@ -1,0 +1,410 @@
+//! The policy of the hot tier: keeps what will be opened again, dataset by dataset.
+//!
+//! Per dataset it measures when objects come again ([`super::reuse`]), derives what space is worth
+//! to it ([`super::curve`]), and divides the budget by worth ([`super::share`]). A plan is made anew
+//! after every 64th of the budget in traffic. Between plans each operation is O(1) in the number
+//! of objects and O(datasets) at an eviction.
+//!
+//! - Free space takes every newcomer. In a full tier a newcomer comes in if its dataset is below
+//!   its share, or if its dataset goes by recency, or in place of a resident that died (was not
+//!   opened for [`LIFETIMES`] times the longest usual reuse time of its dataset).
+//! - A dataset read once per epoch therefore stops changing once its share is full: it hits
+//!   share / size of its bytes, in any order, and writes nothing.
+//! - A dataset opened for the first time has no worth: it takes free space, and the space of
+//!   datasets that are *abandoned*: not opened for [`ABANDONED`] budgets (or longest reuse times
+//!   of their own, if longer), one budget if they were never re-read either. So one pass over
+//!   anything does not flush what is in use.
+//! - Take-over: a dataset that is re-read displaces a silent one as soon as its worth is larger. In
+//!   traffic bytes, it owns the budget after at most its first epoch plus twice the longer of the
+//!   two epochs plus the budget itself.
+//!
+//! There is no clock: time is the traffic on the node, and a resident's age is its own dataset's.
+
+use std::collections::HashMap;
+
+use super::curve::Curve;
+use super::pending::Pending;
+use super::residents::{Id, ListId, Residents, key};
+use super::reuse::Reuse;
+use super::share::{Claim, Mode, Plan, divide, plan};
+use super::{Access, Admission, Policy};
+use crate::identity::{DatasetKey, Digest};
+
+/// Datasets with a reuse profile. One takes about 90 kB; further ones get by without.
+const PROFILES_MAX: usize = 64;
+
+/// Multiple of the longest usual reuse time after which a resident is dead.
+const LIFETIMES: f64 = 2.5;
+
+/// Budgets, or longest reuse times, of silence after which a dataset is abandoned.
+const ABANDONED: f64 = 8.0;
+
+/// Longest reuse times of silence after which a dataset's worth falls with the square of it.
+const SILENCE: f64 = 1.5;
+
+/// A dataset with residents or with a recent open.
+#[derive(Debug)]
+pub(super) struct Dataset {
+    key: DatasetKey,
+    reuse: Option<Box<Reuse>>,
+    /// Node traffic at its last open.
+    pub(super) last_open: u64,
+    /// Its own traffic; the age of residents is measured in it.
+    traffic: u64,
+    pub(super) plan: Plan,
+    pub(super) abandoned: bool,
+}
+
+/// See the module text.
+#[derive(Debug)]
+pub struct EpochPolicy {
+    /// Budget as told, and as learned from evictions asked for below it.
+    capacity: u64,
+    observed: u64,
+    traffic: u64,
+    pub(super) residents: Residents,
+    pending: Pending,
+    datasets: Vec<Option<Dataset>>,
+    slots: HashMap<DatasetKey, u32>,
+    planned_at: u64,
+    opens_since_plan: usize,
+    plan_due: bool,
+}
+
+/// What the policy thinks of one dataset, for reports.
+#[derive(Clone, Debug)]
+pub struct DatasetShare {
+    /// The dataset.
+    pub dataset: DatasetKey,
+    /// Bytes it fills.
+    pub resident_bytes: u64,
+    /// Bytes it may fill.
+    pub share_bytes: u64,
+    /// Whether old residents are kept against newcomers (read in epochs) or go by recency.
+    pub stable: bool,
+}
+
+/// The list of long-time residents of a dataset; the recency window is the one after it.
+pub(super) fn main_list(slot: u32) -> ListId {
+    slot * 2
+}
+
+impl EpochPolicy {
+    /// A policy for a tier of `capacity` bytes.
+    pub fn new(capacity: u64) -> Self {
+        Self {
+            capacity,
+            observed: capacity,
+            traffic: 0,
+            residents: Residents::new(),
+            pending: Pending::new(),
+            datasets: Vec::new(),
+            slots: HashMap::new(),
+            planned_at: 0,
+            opens_since_plan: 0,
+            plan_due: false,
+        }
+    }
+
+    /// Shares as planned last, in no particular order.
+    pub fn shares(&self) -> Vec<DatasetShare> {
+        let shares = self.live().map(|(slot, dataset)| DatasetShare {
+            dataset: dataset.key.clone(),
+            resident_bytes: self.resident_bytes(slot),
+            share_bytes: dataset.plan.share(),
+            stable: dataset.plan.mode == Mode::Stable,
+        });
+        shares.collect()
+    }
+
+    fn limit(&self) -> u64 {
+        self.capacity.min(self.observed)
+    }
+
+    pub(super) fn live(&self) -> impl Iterator<Item = (u32, &Dataset)> {
+        let slots = self.datasets.iter().enumerate();
+        slots.filter_map(|(slot, dataset)| dataset.as_ref().map(|dataset| (slot as u32, dataset)))
+    }
+
+    fn dataset(&mut self, slot: u32) -> &mut Dataset {
+        self.datasets[slot as usize]
+            .as_mut()
+            .expect("slots in use are named by `slots` and lists")
+    }
+
+    fn resident_bytes(&self, slot: u32) -> u64 {
+        let main = main_list(slot);
+        self.residents.list_bytes(main) + self.residents.list_bytes(main + 1)
+    }
+
+    /// Resident and promised bytes.
+    pub(super) fn held(&self, slot: u32) -> u64 {
+        self.held_in(main_list(slot)) + self.held_in(main_list(slot) + 1)
+    }
+
+    pub(super) fn held_in(&self, list: ListId) -> u64 {
+        self.residents.list_bytes(list) + self.pending.bytes_of(list)
+    }
+
+    pub(super) fn share(&self, slot: u32) -> u64 {
+        self.datasets[slot as usize]
+            .as_ref()
+            .map_or(0, |dataset| dataset.plan.share())
+    }
+
+    fn slot(&mut self, name: &DatasetKey) -> u32 {
+        if let Some(slot) = self.slots.get(name) {
+            return *slot;
+        }
+        let dataset = Dataset {
+            key: name.clone(),
+            reuse: None,
+            last_open: self.traffic,
+            traffic: 0,
+            plan: Plan::NEW,
+            abandoned: false,
+        };
+        let slot = match self.datasets.iter().position(Option::is_none) {
+            Some(slot) => slot,
+            None => {
+                self.datasets.push(None);
+                self.datasets.len() - 1
+            }
+        };
+        self.datasets[slot] = Some(dataset);
+        let slot = slot as u32;
+        self.residents.ensure_list(main_list(slot) + 1);
+        self.slots.insert(name.clone(), slot);
+        self.plan_due = true;
+        slot
+    }
+
+    /// Counts one open with the clock, the dataset and its profile.
+    fn count(&mut self, access: &Access<'_>) -> u32 {
+        let size = access.size.max(1);
+        self.traffic = self.traffic.saturating_add(size);
+        self.opens_since_plan += 1;
+        let slot = self.slot(access.dataset);
+        let same_visit = self.limit().min(self.traffic) / 1024;
+        let profiles = self
+            .live()
+            .filter(|(_, dataset)| dataset.reuse.is_some())
+            .count();
+        let traffic = self.traffic;
+        let dataset = self.dataset(slot);
+        dataset.last_open = traffic;
+        dataset.traffic = dataset.traffic.saturating_add(size);
+        dataset.abandoned = false;
+        if dataset.reuse.is_none() && profiles < 2 * PROFILES_MAX {
+            dataset.reuse = Some(Box::new(Reuse::new()));
+        }
+        let first = (dataset.reuse.as_mut())
+            .is_some_and(|reuse| reuse.record(key(access.digest), size, traffic, same_visit));
+        self.plan_due |= first;
+        slot
+    }
+
+    fn maybe_plan(&mut self) {
+        let ghosts: usize = self
+            .live()
+            .filter_map(|(_, dataset)| dataset.reuse.as_ref())
+            .map(|r| r.len())
+            .sum();
+        let passed = self.traffic - self.planned_at;
+        let due = self.plan_due || passed > self.limit() / 64;
+        if due && self.opens_since_plan > ghosts / 16 {
+            self.make_plan();
+        }
+    }
+
+    fn make_plan(&mut self) {
+        self.plan_due = false;
+        self.planned_at = self.traffic;
+        self.opens_since_plan = 0;
+        // A limit that was learned is forgotten slowly: the disk may have room again.
+        self.observed = self
+            .observed
+            .saturating_add(self.observed / 64 + 1)
+            .min(self.capacity);
+        self.forget_datasets();
+        let limit = self.limit();
+        let traffic = self.traffic;
+        let slots: Vec<u32> = self.live().map(|(slot, _)| slot).collect();
+        let mut claims = Vec::with_capacity(slots.len());
+        let mut lifetimes = Vec::with_capacity(slots.len());
+        for &slot in &slots {
+            let held = self.held(slot) as f64;
+            let (claim, lifetime) = claim(self.dataset(slot), traffic, limit as f64, held);
+            claims.push(claim);
+            lifetimes.push(lifetime);
+        }
+        let shares = divide(limit as f64, &claims);
+        for (index, &slot) in slots.iter().enumerate() {
+            let claim = &claims[index];
+            let dataset = self.dataset(slot);
+            dataset.abandoned = claim.abandoned;
+            let lifetime = lifetimes[index];
+            dataset.plan = Plan {
+                lifetime,
+                ..plan(claim, shares[index], dataset.plan.mode)
+            };
+        }
+    }
+
+    /// Drops datasets without residents that nobody reads, and profiles beyond the limit.
+    fn forget_datasets(&mut self) {
+        let gone: Vec<u32> = (self.live())
+            .filter(|(slot, dataset)| dataset.abandoned && self.held(*slot) == 0)
+            .map(|(slot, _)| slot)
+            .collect();
+        for slot in gone {
+            if let Some(dataset) = self.datasets[slot as usize].take() {
+                self.slots.remove(&dataset.key);
+            }
+        }
+        let mut by_age: Vec<(u64, u32)> = (self.live())
+            .filter(|(_, dataset)| dataset.reuse.is_some())
+            .map(|(slot, dataset)| (dataset.last_open, slot))
+            .collect();
+        by_age.sort_unstable();
+        let excess = by_age.len().saturating_sub(PROFILES_MAX);
+        for (_, slot) in by_age.into_iter().take(excess) {
+            self.dataset(slot).reuse = None;
+        }
+    }
+
+    /// Where a newcomer would go, if it may come in.
+    fn place(&self, slot: u32, size: u64) -> Option<ListId> {
+        let main = main_list(slot);
+        let limit = self.limit();
+        if size > limit {
+            return None;
+        }
+        let promised = self.residents.bytes() + self.pending.bytes();
+        if promised + size <= limit {
+            return Some(main);
+        }
+        let plan = self.datasets[slot as usize].as_ref()?.plan;
+        if plan.mode == Mode::Recency || self.held_in(main) + size <= plan.main {
+            return Some(main);
+        }
+        if size <= plan.window {
+            return Some(main + 1);
+        }
+        let dead = self
+            .residents
+            .oldest(main)
+            .is_some_and(|oldest| self.is_dead(oldest));
+        dead.then_some(main)
+    }
+
+    pub(super) fn is_dead(&self, id: Id) -> bool {
+        let node = self.residents.node(id);
+        let owner = self
+            .datasets
+            .get(node.list as usize / 2)
+            .and_then(Option::as_ref);
+        owner.is_some_and(|dataset| {
+            let age = dataset.traffic.saturating_sub(node.last);
+            dataset.plan.lifetime > 0 && age > dataset.plan.lifetime
+        })
+    }
+}
+
+/// What a dataset asks for, and the lifetime of its residents in its own traffic.
+fn claim(dataset: &mut Dataset, traffic: u64, limit: f64, held: f64) -> (Claim, u64) {
+    let silence = traffic - dataset.last_open;
+    let last_open = dataset.last_open;
+    let survival = dataset
+        .reuse
+        .as_ref()
+        .and_then(|reuse| reuse.survival(traffic, last_open));
+    let curve = survival.as_ref().map(Curve::new);
+    let horizon = survival
+        .as_ref()
+        .map_or(0.0, |survival| survival.horizon_traffic());
+    let mut seen = 0.0;
+    if let Some(reuse) = &mut dataset.reuse {
+        let age_max = ABANDONED * horizon.max(limit) + silence as f64;
+        reuse.prune(traffic, age_max as u64);
+        seen = reuse.seen_bytes();
+    }
+    let silence = silence as f64;
+    let damping = (SILENCE * horizon / silence.max(1.0)).min(1.0).powi(2);
+    let patience = if curve.is_some() {
+        ABANDONED * horizon.max(limit)
+    } else {
+        limit
+    };
+    let lifetime = (curve.as_ref()).map_or(0.0, |curve| {
+        LIFETIMES * horizon * curve.space_per_traffic().min(1.0)
+    });
+    let abandoned = silence > patience;
+    (
+        Claim {
+            curve,
+            damping,
+            seen,
+            resident: held,
+            abandoned,
+        },
+        lifetime as u64,
+    )
+}
+
+impl Policy for EpochPolicy {
+    fn open(&mut self, access: &Access<'_>) -> Admission {
+        let slot = self.count(access);
+        if let Some(id) = self.residents.find(access.digest) {
+            let owner = self.residents.node(id).list / 2;
+            let now = self.dataset(owner).traffic;
+            self.residents.touch(id, now);
+        }
+        self.maybe_plan();
+        if access.resident || self.pending.contains(access.digest) {
+            return Admission::Keep;
+        }
+        self.pending.expire(self.traffic, self.limit() / 4);
+        match self.place(slot, access.size) {
+            Some(list) => {
+                self.pending
+                    .promise(*access.digest, list, access.size, self.traffic);
+                Admission::Keep
+            }
+            None => Admission::Bypass,
+        }
+    }
+
+    fn inserted(&mut self, dataset: &DatasetKey, digest: Digest, size: u64) {
+        let promised = self.pending.fulfil(&digest, size);
+        if let Some(id) = self.residents.find(&digest) {
+            self.residents.resize(id, size);
+            return;
+        }
+        let slot = self.slot(dataset);
+        let list = promised.unwrap_or(main_list(slot));
+        let owner = list / 2;
+        let now = self.datasets[owner as usize]
+            .as_ref()
+            .map_or(0, |dataset| dataset.traffic);
+        self.residents.insert(digest, size, list, now);
+    }
+
+    fn removed(&mut self, digest: &Digest) {
+        self.pending.cancel(digest);
+        self.residents.remove(digest);
+    }
+
+    fn set_capacity(&mut self, bytes: u64) {
+        self.capacity = bytes;
+        self.observed = bytes;
+        self.plan_due = true;
+    }
+
+    fn victims(&mut self, need: u64, evictable: &dyn Fn(&Digest) -> bool) -> Vec<Digest> {
+        if self.residents.bytes().saturating_add(need) <= self.capacity {
+            self.observed = self.observed.min(self.residents.bytes());
+        }
+        self.choose(need, evictable)
+    }
+}

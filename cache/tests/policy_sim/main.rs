@@ -1,0 +1,143 @@
+//! The eviction policies against workloads, without bytes: a table, and the bars that must hold.
+//!
+//! `cargo test -p terrace-cache --test policy_sim -- --nocapture` prints the table.
+
+mod bars;
+mod contract;
+mod replay;
+mod workload;
+
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+use terrace_cache::policy::{EpochPolicy, Fifo, Lru, Policy, S3Fifo};
+
+use replay::{Open, Tally, Tier};
+use workload::{Objects, Order, interleave};
+
+/// Names and constructors of all policies; the epoch policy is last.
+pub(crate) fn policies() -> [(&'static str, Box<dyn Policy>); 4] {
+    [
+        ("fifo", Box::new(Fifo::default())),
+        ("lru", Box::new(Lru::new())),
+        ("s3fifo", Box::new(S3Fifo::default())),
+        ("epoch", Box::new(EpochPolicy::new(0))),
+    ]
+}
+
+/// Passes of one workload; the tier is sized by the caller.
+struct Workload {
+    name: &'static str,
+    capacity: u64,
+    /// Counted are the opens from this one on.
+    warm: usize,
+    opens: Vec<Open>,
+}
+
+fn epochs(objects: &Objects, order: Order, count: usize, rng: &mut SmallRng) -> Vec<Open> {
+    (0..count).flat_map(|_| objects.pass(order, rng)).collect()
+}
+
+fn workloads() -> Vec<Workload> {
+    let mut rng = SmallRng::seed_from_u64(11);
+    let rng = &mut rng;
+    let small = Objects::mixed(0, 20_000, 100_000, 3);
+    let big = Objects::same(0, 12, 1 << 30);
+    let other = Objects::mixed(1, 20_000, 100_000, 4);
+    let tiny = Objects::same(1, 500, 100_000);
+    let half = small.bytes() / 2;
+    let two = |name, objects: &Objects, order, rng: &mut SmallRng| Workload {
+        name,
+        capacity: objects.bytes() / 2,
+        warm: 2 * objects.pass(Order::Fixed, rng).len(),
+        opens: epochs(objects, order, 6, rng),
+    };
+    let mut alternating = Vec::new();
+    for _ in 0..6 {
+        alternating.extend(small.pass(Order::Shuffled, rng));
+        alternating.extend(tiny.pass(Order::Fixed, rng));
+    }
+    let hot = Objects::same(0, 4_000, 100_000);
+    let hot_opens = epochs(&hot, Order::Shuffled, 8, rng);
+    let scan = Objects::same(1, 60_000, 100_000).pass(Order::Fixed, rng);
+    let zipf = |skew, rng: &mut SmallRng| small.zipf(200_000, skew, rng);
+    let both = [zipf(0.9, rng), epochs(&other, Order::Shuffled, 6, rng)];
+    vec![
+        two("epochs, fixed", &small, Order::Fixed, rng),
+        two("epochs, shuffled", &small, Order::Shuffled, rng),
+        two("12 big objects, fixed", &big, Order::Fixed, rng),
+        two("12 big objects, shuffled", &big, Order::Shuffled, rng),
+        Workload {
+            name: "fits",
+            capacity: small.bytes(),
+            warm: 20_000,
+            opens: epochs(&small, Order::Shuffled, 4, rng),
+        },
+        Workload {
+            name: "train + validate",
+            capacity: half,
+            warm: 41_000,
+            opens: alternating,
+        },
+        Workload {
+            name: "hot beside a scan",
+            capacity: hot.bytes() * 2,
+            warm: 20_000,
+            opens: interleave(&hot_opens, &scan, rng),
+        },
+        Workload {
+            name: "zipf 0.7",
+            capacity: half / 5,
+            warm: 100_000,
+            opens: zipf(0.7, rng),
+        },
+        Workload {
+            name: "zipf 1.0",
+            capacity: half / 5,
+            warm: 100_000,
+            opens: zipf(1.0, rng),
+        },
+        Workload {
+            name: "zipf 1.0, large tier",
+            capacity: half,
+            warm: 100_000,
+            opens: zipf(1.0, rng),
+        },
+        Workload {
+            name: "zipf 0.9 beside epochs",
+            capacity: half,
+            warm: 150_000,
+            opens: interleave(&both[0], &both[1], rng),
+        },
+    ]
+}
+
+// Without this, nobody would see what the policy is worth, or that it lost against plain ones.
+#[test]
+fn no_plain_policy_is_clearly_better_on_any_workload() {
+    println!(
+        "{:<26}{}",
+        "hit rate of bytes",
+        policies().map(|(name, _)| format!("{name:>9}")).concat()
+    );
+    let mut worse = Vec::new();
+    for workload in workloads() {
+        let rates = policies().map(|(_, policy)| {
+            let mut tier = Tier::new(policy, workload.capacity);
+            tier.replay(&workload.opens[..workload.warm]);
+            let tally: Tally = tier.replay(&workload.opens[workload.warm..]);
+            tally.rate()
+        });
+        println!(
+            "{:<26}{}",
+            workload.name,
+            rates.map(|rate| format!("{rate:>9.3}")).concat()
+        );
+        if rates[3] < rates[1] - 0.02 {
+            worse.push(workload.name);
+        }
+    }
+    assert_eq!(
+        worse, [""; 0],
+        "worse than LRU by more than two percent of the bytes"
+    );
+}
