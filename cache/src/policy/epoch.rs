@@ -142,6 +142,10 @@ impl EpochPolicy {
         self.held_in(main_list(slot)) + self.held_in(main_list(slot) + 1)
     }
 
+    fn promised(&self) -> u64 {
+        self.residents.bytes() + self.pending.bytes()
+    }
+
     pub(super) fn held_in(&self, list: ListId) -> u64 {
         self.residents.list_bytes(list) + self.pending.bytes_of(list)
     }
@@ -280,8 +284,8 @@ impl EpochPolicy {
         if size > limit {
             return None;
         }
-        let promised = self.residents.bytes() + self.pending.bytes();
-        if promised + size <= limit {
+        let size = size + self.pending.surplus();
+        if self.promised() + size <= limit {
             return Some(main);
         }
         let plan = self.datasets[slot as usize].as_ref()?.plan;
@@ -402,8 +406,8 @@ impl Policy for EpochPolicy {
     }
 
     fn victims(&mut self, need: u64, evictable: &dyn Fn(&Digest) -> bool) -> Vec<Digest> {
-        if self.residents.bytes().saturating_add(need) <= self.capacity {
-            self.observed = self.observed.min(self.residents.bytes());
+        if self.promised().saturating_add(need) <= self.capacity {
+            self.observed = self.observed.min(self.promised());
         }
         self.choose(need, evictable)
     }

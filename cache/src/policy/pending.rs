@@ -37,6 +37,7 @@ pub(super) struct Pending {
     order: VecDeque<(u64, Digest)>,
     bytes: u64,
     by_list: Vec<u64>,
+    surplus: u64,
 }
 
 impl Pending {
@@ -46,12 +47,19 @@ impl Pending {
             order: VecDeque::new(),
             bytes: 0,
             by_list: Vec::new(),
+            surplus: 0,
         }
     }
 
     /// Promised bytes that are not resident yet.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// What objects lately took more than was promised (rounding, sidecars): without counting it,
+    /// each newcomer for the last free bytes would push a resident out.
+    pub(super) fn surplus(&self) -> u64 {
+        self.surplus
     }
 
     pub(super) fn bytes_of(&self, list: ListId) -> u64 {
@@ -85,6 +93,9 @@ impl Pending {
         promise.arrived = size;
         if promise.outstanding() > 0 {
             self.add(&promise, *digest);
+        } else {
+            let decayed = self.surplus - self.surplus.div_ceil(64);
+            self.surplus = decayed.max(size - promise.size);
         }
         Some(promise.list)
     }
@@ -152,6 +163,7 @@ mod tests {
         assert_eq!((pending.bytes(), pending.contains(&digest(1))), (90, true));
         assert_eq!(pending.fulfil(&digest(1), 100), Some(3));
         assert_eq!((pending.bytes(), pending.contains(&digest(1))), (50, false));
+        assert_eq!(pending.surplus(), 0);
         pending.promise(digest(1), 3, 7, 30);
         pending.expire(45, 20);
         assert_eq!((pending.bytes(), pending.contains(&digest(1))), (7, true));

@@ -39,76 +39,80 @@ fn epochs(objects: &Objects, order: Order, count: usize, rng: &mut SmallRng) -> 
 
 fn workloads() -> Vec<Workload> {
     let mut rng = SmallRng::seed_from_u64(11);
-    let rng = &mut rng;
     let small = Objects::mixed(0, 20_000, 100_000, 3);
+    let mut workloads = loops(&small, &mut rng);
+    workloads.extend(mixtures(&small, &mut rng));
+    workloads.extend(skewed(&small, &mut rng));
+    workloads
+}
+
+/// Datasets read once per epoch.
+fn loops(small: &Objects, rng: &mut SmallRng) -> Vec<Workload> {
     let big = Objects::same(0, 12, 1 << 30);
-    let other = Objects::mixed(1, 20_000, 100_000, 4);
-    let tiny = Objects::same(1, 500, 100_000);
-    let half = small.bytes() / 2;
     let two = |name, objects: &Objects, order, rng: &mut SmallRng| Workload {
         name,
         capacity: objects.bytes() / 2,
         warm: 2 * objects.pass(Order::Fixed, rng).len(),
         opens: epochs(objects, order, 6, rng),
     };
-    let mut alternating = Vec::new();
-    for _ in 0..6 {
-        alternating.extend(small.pass(Order::Shuffled, rng));
-        alternating.extend(tiny.pass(Order::Fixed, rng));
-    }
-    let hot = Objects::same(0, 4_000, 100_000);
-    let hot_opens = epochs(&hot, Order::Shuffled, 8, rng);
-    let scan = Objects::same(1, 60_000, 100_000).pass(Order::Fixed, rng);
-    let zipf = |skew, rng: &mut SmallRng| small.zipf(200_000, skew, rng);
-    let both = [zipf(0.9, rng), epochs(&other, Order::Shuffled, 6, rng)];
+    let fits = epochs(small, Order::Shuffled, 4, rng);
     vec![
-        two("epochs, fixed", &small, Order::Fixed, rng),
-        two("epochs, shuffled", &small, Order::Shuffled, rng),
+        two("epochs, fixed", small, Order::Fixed, rng),
+        two("epochs, shuffled", small, Order::Shuffled, rng),
         two("12 big objects, fixed", &big, Order::Fixed, rng),
         two("12 big objects, shuffled", &big, Order::Shuffled, rng),
         Workload {
             name: "fits",
             capacity: small.bytes(),
             warm: 20_000,
-            opens: epochs(&small, Order::Shuffled, 4, rng),
-        },
-        Workload {
-            name: "train + validate",
-            capacity: half,
-            warm: 41_000,
-            opens: alternating,
-        },
-        Workload {
-            name: "hot beside a scan",
-            capacity: hot.bytes() * 2,
-            warm: 20_000,
-            opens: interleave(&hot_opens, &scan, rng),
-        },
-        Workload {
-            name: "zipf 0.7",
-            capacity: half / 5,
-            warm: 100_000,
-            opens: zipf(0.7, rng),
-        },
-        Workload {
-            name: "zipf 1.0",
-            capacity: half / 5,
-            warm: 100_000,
-            opens: zipf(1.0, rng),
-        },
-        Workload {
-            name: "zipf 1.0, large tier",
-            capacity: half,
-            warm: 100_000,
-            opens: zipf(1.0, rng),
-        },
-        Workload {
-            name: "zipf 0.9 beside epochs",
-            capacity: half,
-            warm: 150_000,
-            opens: interleave(&both[0], &both[1], rng),
+            opens: fits,
         },
     ]
+}
+
+/// Several datasets at once.
+fn mixtures(small: &Objects, rng: &mut SmallRng) -> Vec<Workload> {
+    let half = small.bytes() / 2;
+    let tiny = Objects::same(1, 500, 100_000);
+    let mut validated = Vec::new();
+    for _ in 0..6 {
+        validated.extend(small.pass(Order::Shuffled, rng));
+        validated.extend(tiny.pass(Order::Fixed, rng));
+    }
+    let hot = Objects::same(0, 4_000, 100_000);
+    let scan = Objects::same(1, 60_000, 100_000).pass(Order::Fixed, rng);
+    let scanned = interleave(&epochs(&hot, Order::Shuffled, 8, rng), &scan, rng);
+    let other = Objects::mixed(1, 20_000, 100_000, 4);
+    let looped = epochs(&other, Order::Shuffled, 6, rng);
+    let beside = interleave(&small.zipf(200_000, 0.9, rng), &looped, rng);
+    let workload = |name, capacity, warm, opens| Workload {
+        name,
+        capacity,
+        warm,
+        opens,
+    };
+    vec![
+        workload("train + validate", half, 41_000, validated),
+        workload("hot beside a scan", hot.bytes() * 2, 20_000, scanned),
+        workload("zipf 0.9 beside epochs", half, 150_000, beside),
+    ]
+}
+
+/// Independent opens, some objects much more often than others.
+fn skewed(small: &Objects, rng: &mut SmallRng) -> Vec<Workload> {
+    let tenth = small.bytes() / 10;
+    let cases = [
+        ("zipf 0.7", 0.7, 1),
+        ("zipf 1.0", 1.0, 1),
+        ("zipf 1.0, large tier", 1.0, 5),
+    ];
+    let workload = |(name, skew, tenths)| Workload {
+        name,
+        capacity: tenth * tenths,
+        warm: 100_000,
+        opens: small.zipf(200_000, skew, rng),
+    };
+    cases.map(workload).into()
 }
 
 // Without this, nobody would see what the policy is worth, or that it lost against plain ones.
