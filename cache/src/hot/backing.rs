@@ -1,0 +1,77 @@
+//! A complete object's file, handed out for passthrough.
+//!
+//! While a [`Backing`] lives, the file it names is never written, truncated or punched by this
+//! tier. It may be unlinked (evicted), and its bytes then stay in the budget as zombie bytes until
+//! the last backing is dropped.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::data::DataFile;
+
+/// A file for passthrough, and the proof that somebody uses it. A clone is another holder.
+#[derive(Debug)]
+pub struct Backing {
+    data: Arc<DataFile>,
+    idle: AtomicBool,
+}
+
+impl Backing {
+    /// Counts a holder of `data`, which is filled and sealed.
+    pub(super) fn new(data: Arc<DataFile>) -> Self {
+        debug_assert!(data.sealed.load(Ordering::Acquire));
+        data.holders.fetch_add(1, Ordering::AcqRel);
+        Self {
+            data,
+            idle: AtomicBool::new(false),
+        }
+    }
+
+    /// The open file. It must only be read.
+    pub fn file(&self) -> &File {
+        &self.data.file
+    }
+
+    /// Where the file lies in the hot directory; gone once [`Backing::is_evicted`].
+    pub fn path(&self) -> PathBuf {
+        self.data.path.clone()
+    }
+
+    /// Whether the file is exactly as it was when it was last known to be right: one fstat(2), to
+    /// be called on every open. `false`: do not use it, ask the object again.
+    pub fn check(&self) -> bool {
+        self.data.is_untouched()
+    }
+
+    /// Whether the object was evicted meanwhile. Readers go on; a cache of backings should let go.
+    pub fn is_evicted(&self) -> bool {
+        self.data.is_buried()
+    }
+
+    /// Says that nobody has the file open now and the backing is only kept for the next open. An
+    /// idle backing does not keep its object from being evicted; see `HotTier::on_evict`.
+    pub fn set_idle(&self, idle: bool) {
+        if self.idle.swap(idle, Ordering::AcqRel) == idle {
+            return;
+        }
+        if idle {
+            self.data.holders.fetch_sub(1, Ordering::AcqRel);
+        } else {
+            self.data.holders.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+}
+
+impl Clone for Backing {
+    fn clone(&self) -> Self {
+        Self::new(Arc::clone(&self.data))
+    }
+}
+
+impl Drop for Backing {
+    fn drop(&mut self) {
+        self.set_idle(true);
+    }
+}

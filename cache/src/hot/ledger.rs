@@ -1,0 +1,68 @@
+//! Bytes the tier uses besides its resident objects: reservations and zombies.
+//!
+//! Resident bytes are counted in the catalogue, under its lock. These two are atomics because they
+//! go down in destructors, which must not take locks.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// See the module text.
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    zombie: AtomicU64,
+    reserved: AtomicU64,
+}
+
+impl Ledger {
+    pub(super) fn zombie(&self) -> u64 {
+        self.zombie.load(Ordering::Acquire)
+    }
+
+    pub(super) fn reserved(&self) -> u64 {
+        self.reserved.load(Ordering::Acquire)
+    }
+
+    pub(super) fn add_zombie(&self, bytes: u64) {
+        self.zombie.fetch_add(bytes, Ordering::AcqRel);
+    }
+
+    pub(super) fn remove_zombie(&self, bytes: u64) {
+        self.zombie.fetch_sub(bytes, Ordering::AcqRel);
+    }
+
+    /// Holds `bytes` of the budget until the returned value is dropped.
+    pub(super) fn hold(self: &Arc<Self>, bytes: u64) -> Reservation {
+        self.reserved.fetch_add(bytes, Ordering::AcqRel);
+        Reservation {
+            bytes,
+            ledger: Arc::clone(self),
+        }
+    }
+}
+
+/// Bytes of the budget kept free for somebody; given back on drop.
+#[derive(Debug)]
+pub struct Reservation {
+    bytes: u64,
+    ledger: Arc<Ledger>,
+}
+
+impl Reservation {
+    /// Bytes still held.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Gives `bytes` (at most what is held) back early.
+    pub fn release(&mut self, bytes: u64) {
+        let bytes = bytes.min(self.bytes);
+        self.bytes -= bytes;
+        self.ledger.reserved.fetch_sub(bytes, Ordering::AcqRel);
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.release(self.bytes);
+    }
+}

@@ -1,0 +1,245 @@
+//! What the index says about one object, and about the tier.
+//!
+//! Column family `objects`: key = digest (32 bytes); value, little-endian:
+//! ```text
+//! 0   1  version of this format: 1
+//! 1   1  state: 1 partial, 2 complete (all data was synced before this was written)
+//! 2   2  length d of the dataset's name
+//! 4   4  epoch in which the fingerprint was taken (see `Trust`)
+//! 8   8  incarnation: the data file is `objects/<xx>/<digest>.<incarnation, 16 hex digits>`
+//! 16  8  length of the object in bytes
+//! 24  8  fingerprint of the data file: device
+//! 32  8    inode
+//! 40  8    mtime, nanoseconds since 1970, signed
+//! 48  8    ctime, likewise
+//! 56  8  bytes charged to the budget
+//! 64  8  bytes of the blocks that are present
+//! 72  d  dataset, UTF-8
+//! .   .  block table (`blocks.rs`) when the object has at most 16 blocks, else it is in the sidecar
+//! end 4  crc32c of the key and all bytes before this field
+//! ```
+//! Column family `marks`: key = digest; value = last use and last verification, each `u32` seconds
+//! since 1970. Advisory (eviction and scrub order), hence without a checksum.
+//!
+//! Column family `pins`: key = digest, value = pinned (`u8` 0 or 1), owners (`u32`): materialized
+//! trees that hold a link. Kept for objects that are not resident, too.
+//!
+//! Column family `default`: `trust` = version 1 (`u8`), clean (`u8`), starts (`u32`), epoch
+//! (`u32`), first trusted epoch (`u32`), boot id (16 bytes).
+
+use super::blocks::{BlockTable, block_count};
+use super::codec::Reader;
+use super::data::Fingerprint;
+use crate::identity::Digest;
+
+/// Objects of at most this many blocks keep their block table in the index record, so that a
+/// small file costs one file creation and one record.
+pub(super) const EMBEDDED_BLOCKS: u32 = 16;
+
+const VERSION: u8 = 1;
+
+/// One value of column family `objects`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Record {
+    pub(super) complete: bool,
+    pub(super) epoch: u32,
+    pub(super) incarnation: u64,
+    pub(super) size: u64,
+    pub(super) fingerprint: Fingerprint,
+    pub(super) charged: u64,
+    pub(super) present: u64,
+    pub(super) dataset: String,
+    /// `None` when the sidecar has it.
+    pub(super) table: Option<BlockTable>,
+}
+
+impl Record {
+    pub(super) fn encode(&self, key: &Digest) -> Vec<u8> {
+        // A name longer than 64 KiB loses its tail; it only groups objects for the policy.
+        let mut length = self.dataset.len().min(usize::from(u16::MAX));
+        while !self.dataset.is_char_boundary(length) {
+            length -= 1;
+        }
+        let dataset = &self.dataset[..length];
+        let mut out = Vec::with_capacity(160);
+        out.push(VERSION);
+        out.push(if self.complete { 2 } else { 1 });
+        out.extend_from_slice(&(dataset.len() as u16).to_le_bytes());
+        out.extend_from_slice(&self.epoch.to_le_bytes());
+        out.extend_from_slice(&self.incarnation.to_le_bytes());
+        out.extend_from_slice(&self.size.to_le_bytes());
+        out.extend_from_slice(&self.fingerprint.device.to_le_bytes());
+        out.extend_from_slice(&self.fingerprint.inode.to_le_bytes());
+        out.extend_from_slice(&self.fingerprint.mtime_ns.to_le_bytes());
+        out.extend_from_slice(&self.fingerprint.ctime_ns.to_le_bytes());
+        out.extend_from_slice(&self.charged.to_le_bytes());
+        out.extend_from_slice(&self.present.to_le_bytes());
+        out.extend_from_slice(dataset.as_bytes());
+        if let Some(table) = &self.table {
+            table.encode(&mut out);
+        }
+        let crc = crc32c::crc32c_append(crc32c::crc32c(&key.0), &out);
+        out.extend_from_slice(&crc.to_le_bytes());
+        out
+    }
+
+    /// `None` when the bytes are not what [`Record::encode`] writes for `key`.
+    pub(super) fn decode(key: &Digest, bytes: &[u8]) -> Option<Self> {
+        let (body, crc) = bytes.split_last_chunk::<4>()?;
+        let expected = crc32c::crc32c_append(crc32c::crc32c(&key.0), body);
+        if expected != u32::from_le_bytes(*crc) {
+            return None;
+        }
+        let mut reader = Reader(body);
+        if reader.u8()? != VERSION {
+            return None;
+        }
+        let complete = match reader.u8()? {
+            1 => false,
+            2 => true,
+            _ => return None,
+        };
+        let dataset_length = usize::from(reader.u16()?);
+        let epoch = reader.u32()?;
+        let incarnation = reader.u64()?;
+        let size = reader.u64()?;
+        let fingerprint = Fingerprint {
+            device: reader.u64()?,
+            inode: reader.u64()?,
+            size,
+            mtime_ns: reader.i64()?,
+            ctime_ns: reader.i64()?,
+        };
+        let charged = reader.u64()?;
+        let present = reader.u64()?;
+        let dataset = str::from_utf8(reader.take(dataset_length)?)
+            .ok()?
+            .to_owned();
+        let table = if block_count(size) <= EMBEDDED_BLOCKS {
+            Some(BlockTable::decode(size, &mut reader)?)
+        } else {
+            None
+        };
+        reader.0.is_empty().then_some(Self {
+            complete,
+            epoch,
+            incarnation,
+            size,
+            fingerprint,
+            charged,
+            present,
+            dataset,
+            table,
+        })
+    }
+}
+
+/// One value of column family `marks`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Marks {
+    pub(super) used_at: u32,
+    pub(super) verified_at: u32,
+}
+
+impl Marks {
+    pub(super) fn encode(self) -> Vec<u8> {
+        [self.used_at.to_le_bytes(), self.verified_at.to_le_bytes()].concat()
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut reader = Reader(bytes);
+        Some(Self {
+            used_at: reader.u32()?,
+            verified_at: reader.u32()?,
+        })
+    }
+}
+
+/// One value of column family `pins`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Pins {
+    pub(super) pinned: bool,
+    pub(super) owners: u32,
+}
+
+impl Pins {
+    pub(super) fn is_held(self) -> bool {
+        self.pinned || self.owners > 0
+    }
+
+    pub(super) fn encode(self) -> Vec<u8> {
+        let mut out = vec![u8::from(self.pinned)];
+        out.extend_from_slice(&self.owners.to_le_bytes());
+        out
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut reader = Reader(bytes);
+        Some(Self {
+            pinned: reader.u8()? != 0,
+            owners: reader.u32()?,
+        })
+    }
+}
+
+/// Since when fingerprints are believed.
+///
+/// An epoch lasts until the machine stops without a clean shutdown of the tier: within one, what
+/// was written through the page cache is what will be read, so an unchanged fingerprint proves
+/// unchanged bytes. After an unclean boot a new epoch begins and is the first trusted one; every
+/// older object is read and verified before its first use, and then joins it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Trust {
+    pub(super) clean: bool,
+    pub(super) starts: u32,
+    pub(super) epoch: u32,
+    pub(super) trusted_from: u32,
+    pub(super) boot: [u8; 16],
+}
+
+impl Trust {
+    /// The state after a start on boot `boot`, given what the last run left behind.
+    pub(super) fn at_start(last: Option<Self>, boot: [u8; 16]) -> Self {
+        let Some(last) = last else {
+            return Self {
+                clean: false,
+                starts: 1,
+                epoch: 1,
+                trusted_from: 1,
+                boot,
+            };
+        };
+        let goes_on = last.clean || last.boot == boot;
+        let epoch = last.epoch.saturating_add(u32::from(!goes_on));
+        Self {
+            clean: false,
+            starts: last.starts.saturating_add(1),
+            epoch,
+            trusted_from: if goes_on { last.trusted_from } else { epoch },
+            boot,
+        }
+    }
+
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut out = vec![VERSION, u8::from(self.clean)];
+        out.extend_from_slice(&self.starts.to_le_bytes());
+        out.extend_from_slice(&self.epoch.to_le_bytes());
+        out.extend_from_slice(&self.trusted_from.to_le_bytes());
+        out.extend_from_slice(&self.boot);
+        out
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut reader = Reader(bytes);
+        if reader.u8()? != VERSION {
+            return None;
+        }
+        Some(Self {
+            clean: reader.u8()? != 0,
+            starts: reader.u32()?,
+            epoch: reader.u32()?,
+            trusted_from: reader.u32()?,
+            boot: reader.array()?,
+        })
+    }
+}

@@ -1,0 +1,223 @@
+//! Every resident object in memory: 60 bytes each plus a 4-byte slot, 64 or so in all.
+//!
+//! Entries lie densely in one vector; an open-addressing table of 32-bit slots finds them by the
+//! first eight bytes of the digest (which is uniformly distributed already). A removed entry is
+//! filled by the last one, so that a scan needs no free list. Holds no name, no path and no
+//! checksum: those stay in the index until an object is opened.
+
+use crate::identity::Digest;
+
+/// Sizes are counted in units of 4 KiB, up to 16 TiB.
+const UNIT: u64 = 4096;
+const EMPTY: u32 = u32::MAX;
+
+/// What memory knows about one resident object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub(super) digest: Digest,
+    charged: u32,
+    present: u32,
+    pub(super) used_at: u32,
+    pub(super) verified_at: u32,
+    pub(super) complete: bool,
+    /// `used_at` or `verified_at` changed since it was written to the index.
+    pub(super) dirty: bool,
+}
+
+impl Entry {
+    pub(super) fn new(digest: Digest, charged: u64) -> Self {
+        Self {
+            digest,
+            charged: units(charged),
+            present: 0,
+            used_at: 0,
+            verified_at: 0,
+            complete: false,
+            dirty: false,
+        }
+    }
+
+    /// Bytes this object counts in the budget, rounded up to 4 KiB.
+    pub(super) fn charged(&self) -> u64 {
+        u64::from(self.charged) * UNIT
+    }
+
+    pub(super) fn set_charged(&mut self, bytes: u64) {
+        self.charged = units(bytes);
+    }
+
+    /// Bytes of the blocks that are there, rounded up to 4 KiB.
+    pub(super) fn present(&self) -> u64 {
+        u64::from(self.present) * UNIT
+    }
+
+    pub(super) fn set_present(&mut self, bytes: u64) {
+        self.present = units(bytes);
+    }
+}
+
+fn units(bytes: u64) -> u32 {
+    u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX)
+}
+
+/// A map from digest to [`Entry`].
+#[derive(Debug)]
+pub(super) struct Table {
+    entries: Vec<Entry>,
+    slots: Vec<u32>,
+}
+
+impl Table {
+    pub(super) fn new(entries: Vec<Entry>) -> Self {
+        let mut table = Self {
+            entries,
+            slots: Vec::new(),
+        };
+        table.rebuild();
+        table
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// All entries, in no order.
+    pub(super) fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    pub(super) fn entries_mut(&mut self) -> &mut [Entry] {
+        &mut self.entries
+    }
+
+    pub(super) fn get(&self, digest: &Digest) -> Option<&Entry> {
+        let slot = self.find(digest).ok()?;
+        Some(&self.entries[self.slots[slot] as usize])
+    }
+
+    pub(super) fn get_mut(&mut self, digest: &Digest) -> Option<&mut Entry> {
+        let slot = self.find(digest).ok()?;
+        Some(&mut self.entries[self.slots[slot] as usize])
+    }
+
+    /// Adds or replaces an entry.
+    pub(super) fn insert(&mut self, entry: Entry) {
+        if (self.entries.len() + 1) * 8 > self.slots.len() * 7 {
+            self.rebuild();
+        }
+        match self.find(&entry.digest) {
+            Ok(slot) => self.entries[self.slots[slot] as usize] = entry,
+            Err(slot) => {
+                self.slots[slot] = self.entries.len() as u32;
+                self.entries.push(entry);
+            }
+        }
+    }
+
+    pub(super) fn remove(&mut self, digest: &Digest) -> Option<Entry> {
+        let slot = self.find(digest).ok()?;
+        let index = self.slots[slot];
+        self.close_gap(slot);
+        let last = self.entries.len() as u32 - 1;
+        if index != last {
+            let moved = self.find(&self.entries[last as usize].digest);
+            let moved = moved.expect("every entry has a slot");
+            self.slots[moved] = index;
+        }
+        Some(self.entries.swap_remove(index as usize))
+    }
+
+    /// Empties `slot` and moves back what probed past it, so that no search ends too early.
+    fn close_gap(&mut self, mut slot: usize) {
+        let mask = self.slots.len() - 1;
+        let mut next = slot;
+        loop {
+            next = (next + 1) & mask;
+            let index = self.slots[next];
+            if index == EMPTY {
+                break;
+            }
+            let home = self.home(&self.entries[index as usize].digest);
+            let distance = next.wrapping_sub(home) & mask;
+            if distance >= (next.wrapping_sub(slot) & mask) {
+                self.slots[slot] = index;
+                slot = next;
+            }
+        }
+        self.slots[slot] = EMPTY;
+    }
+
+    fn home(&self, digest: &Digest) -> usize {
+        let prefix = digest.0.first_chunk::<8>().expect("a digest has 32 bytes");
+        u64::from_le_bytes(*prefix) as usize & (self.slots.len() - 1)
+    }
+
+    /// The slot of `digest`, or the empty slot where it belongs.
+    fn find(&self, digest: &Digest) -> Result<usize, usize> {
+        let mut slot = self.home(digest);
+        loop {
+            match self.slots[slot] {
+                EMPTY => return Err(slot),
+                index if self.entries[index as usize].digest == *digest => return Ok(slot),
+                _ => slot = (slot + 1) & (self.slots.len() - 1),
+            }
+        }
+    }
+
+    fn rebuild(&mut self) {
+        let wanted = (self.entries.len() + 1) * 8 / 7 + 1;
+        self.slots = vec![EMPTY; wanted.next_power_of_two().max(64)];
+        for index in 0..self.entries.len() {
+            // A digest that occurs twice keeps its first entry only.
+            if let Err(slot) = self.find(&self.entries[index].digest) {
+                self.slots[slot] = index as u32;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use rand::rngs::SmallRng;
+    use rand::{RngExt, SeedableRng};
+
+    use super::*;
+
+    // Without this, an object could vanish from memory, or come back after its eviction.
+    #[test]
+    fn behaves_like_a_map_under_random_changes() {
+        let mut random = SmallRng::seed_from_u64(7);
+        let mut table = Table::new(Vec::new());
+        let mut model: HashMap<Digest, u64> = HashMap::new();
+        for step in 0..200_000u64 {
+            // Few distinct home slots, so that runs collide and wrap around.
+            let mut bytes = [0; 32];
+            bytes[0] = random.random_range(0..8u8) * 31;
+            bytes[31] = random.random_range(0..64);
+            let digest = Digest(bytes);
+            if random.random_range(0..5) < 3 {
+                table.insert(Entry::new(digest, step * UNIT));
+                model.insert(digest, step * UNIT);
+            } else {
+                let removed = table.remove(&digest).map(|entry| entry.charged());
+                assert_eq!(removed, model.remove(&digest), "step {step}");
+            }
+            assert_eq!(table.len(), model.len());
+            assert_eq!(
+                table.get(&digest).map(Entry::charged),
+                model.get(&digest).copied()
+            );
+        }
+        for (digest, bytes) in &model {
+            assert_eq!(table.get(digest).map(Entry::charged), Some(*bytes));
+        }
+    }
+
+    // Without this, a million objects could take more memory than the daemon is allowed.
+    #[test]
+    fn an_entry_stays_small() {
+        assert!(size_of::<Entry>() <= 52);
+    }
+}

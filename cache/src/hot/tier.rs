@@ -1,0 +1,270 @@
+//! The handle on an open hot tier, and the threads behind it.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::commit::LAST_ROUND;
+use super::config::HotConfig;
+use super::data::DataFile;
+use super::error::HotError;
+use super::index::Change;
+use super::ledger::Reservation;
+use super::object::{Data, HotObject, State};
+use super::pool::PoolThreads;
+use super::recover;
+use super::shared::Shared;
+use super::stats::{HotStats, HotUsage, Residency};
+use super::sys::now_seconds;
+use crate::identity::{DatasetKey, Digest, ObjectId};
+use crate::policy::{Access, Admission, Policy};
+
+/// An open hot tier. Clones share it; the last one to go closes it: what is pending is synced, the
+/// index is marked clean, the lock is given up. Objects that live longer answer `Closed`.
+#[derive(Clone, Debug)]
+pub struct HotTier {
+    pub(super) shared: Arc<Shared>,
+    _owner: Arc<Owner>,
+}
+
+/// Ends the threads, in the order that leaves a clean directory.
+#[derive(Debug)]
+struct Owner {
+    shared: Arc<Shared>,
+    pool: Option<PoolThreads>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl HotTier {
+    /// Opens or creates the tier in `config.directory`; `policy` chooses what goes when room is
+    /// needed, and learns of everything that is there.
+    ///
+    /// Errors: `Locked` when another daemon uses the directory (its pid is in the text), `Corrupt`
+    /// when the format is unknown, `Io`. A damaged index is set aside and the tier starts empty.
+    pub fn open(config: HotConfig, policy: Box<dyn Policy>) -> Result<Self, HotError> {
+        let begun = Instant::now();
+        let (shared, pool, sweep) = recover::open(config, policy)?;
+        let objects = shared.catalogue().table.len();
+        tracing::info!(objects, elapsed = ?begun.elapsed(), trust = ?shared.trust, "hot tier open");
+        let mut owner = Owner {
+            shared: Arc::clone(&shared),
+            pool: Some(pool),
+            threads: Vec::new(),
+        };
+        let fail =
+            |e: std::io::Error| HotError::io("start threads", &owner.shared.directory.root, &e);
+        let syncing = Arc::clone(&shared);
+        let sync = spawn("hot-sync", move || syncing.sync_loop()).map_err(fail)?;
+        let sweeping = Arc::clone(&shared);
+        let sweep = spawn("hot-sweep", move || {
+            if sweep {
+                sweeping.sweep();
+            }
+        });
+        let sweep = sweep.map_err(fail)?;
+        owner.threads = vec![sync, sweep];
+        Ok(Self {
+            shared,
+            _owner: Arc::new(owner),
+        })
+    }
+
+    /// The object, one instance per digest while anybody holds it; it is not evicted meanwhile.
+    /// What is on disk of it is looked up if the tier has any; otherwise no I/O happens.
+    pub fn object(&self, id: &ObjectId, dataset: &DatasetKey) -> Result<Arc<HotObject>, HotError> {
+        let digest = id.digest();
+        let (resident, held) = {
+            let catalogue = self.shared.catalogue();
+            if let Some(object) = catalogue.object(&digest) {
+                return Ok(object);
+            }
+            (
+                catalogue.table.get(&digest).is_some(),
+                catalogue.file(&digest),
+            )
+        };
+        let size = id.size();
+        let state = if resident {
+            self.shared.run("load object", move |shared| {
+                shared.load(&digest, size, held)
+            })?
+        } else {
+            self.shared.admit("open object")?;
+            State::empty(size)
+        };
+        let object = HotObject::new(&self.shared, id, digest, dataset, state);
+        Ok(self.publish(Arc::new(object)))
+    }
+
+    /// Makes `object` the one instance of its digest, unless another one was faster.
+    fn publish(&self, object: Arc<HotObject>) -> Arc<HotObject> {
+        let file: Option<Arc<DataFile>> = object.state().file().map(Arc::clone);
+        let mut catalogue = self.shared.catalogue();
+        if let Some(other) = catalogue.object(&object.digest) {
+            drop(catalogue);
+            return other;
+        }
+        let evicted = catalogue.table.get(&object.digest).is_none();
+        catalogue.set_object(object.digest, &object);
+        if let Some(file) = file.as_ref().filter(|_| !evicted) {
+            catalogue.set_file(object.digest, file);
+        }
+        drop(catalogue);
+        if evicted && file.is_some() {
+            // Evicted between the look at its record and now.
+            let before = std::mem::replace(&mut *object.state(), State::empty(object.id.size()));
+            debug_assert!(matches!(before.data, Data::Open(_)));
+        }
+        object
+    }
+
+    /// Counts one open with the policy, which says whether an object that is not resident shall
+    /// become so.
+    pub fn opened(&self, id: &ObjectId, dataset: &DatasetKey) -> Admission {
+        let digest = id.digest();
+        let resident = {
+            let mut catalogue = self.shared.catalogue();
+            match catalogue.table.get_mut(&digest) {
+                Some(entry) => {
+                    entry.used_at = now_seconds();
+                    entry.dirty = true;
+                    true
+                }
+                None => false,
+            }
+        };
+        self.shared.policy().open(&Access {
+            dataset,
+            digest: &digest,
+            size: id.size(),
+            resident,
+        })
+    }
+
+    /// What is there of `digest`, from memory alone.
+    pub fn peek(&self, digest: &Digest) -> Option<Residency> {
+        let catalogue = self.shared.catalogue();
+        let entry = catalogue.table.get(digest)?;
+        Some(if entry.complete {
+            Residency::Complete
+        } else {
+            Residency::Partial {
+                present_bytes: entry.present(),
+            }
+        })
+    }
+
+    /// Exempts `digest` from eviction, or no longer. Durable; also for objects not resident yet.
+    pub fn pin(&self, digest: &Digest, pinned: bool) -> Result<(), HotError> {
+        let digest = *digest;
+        self.shared.run("pin object", move |shared| {
+            let mut pins = shared
+                .catalogue()
+                .pins
+                .get(&digest)
+                .copied()
+                .unwrap_or_default();
+            pins.pinned = pinned;
+            shared.index.apply(&[Change::Pin(digest, pins)], true)?;
+            let mut catalogue = shared.catalogue();
+            if pins.is_held() {
+                catalogue.pins.insert(digest, pins);
+            } else {
+                catalogue.pins.remove(&digest);
+            }
+            Ok(())
+        })
+    }
+
+    /// Unlinks the object. `false` when it is not resident, pinned, linked or in use.
+    pub fn evict(&self, digest: &Digest) -> Result<bool, HotError> {
+        let digest = *digest;
+        self.shared
+            .run("evict object", move |shared| shared.evict_here(&digest))
+    }
+
+    /// Keeps `bytes` of the budget free until the reservation is dropped, evicting through the
+    /// policy. Objects reserve for themselves (`HotObject::prepare`, `HotObject::write`): this is
+    /// for a caller that must know beforehand, and who gives back as he writes.
+    ///
+    /// Errors: `Full` when pins, users and the watermark leave no room.
+    pub fn reserve(&self, bytes: u64) -> Result<Reservation, HotError> {
+        self.shared
+            .run("reserve", move |shared| shared.reserve_here(bytes, 0))
+    }
+
+    /// Calls `listener` with the digest of each object that left the tier, so that a cache of idle
+    /// backings lets go of the file. Called without locks, on any thread; it must not wait.
+    pub fn on_evict(&self, listener: impl Fn(&Digest) + Send + Sync + 'static) {
+        let mut listeners = self
+            .shared
+            .listeners
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        listeners.push(Box::new(listener));
+    }
+
+    /// Completes what is filled now: waits for the disk, without a deadline.
+    pub fn sync(&self) -> Result<(), HotError> {
+        self.shared.admit("sync")?;
+        let result = self
+            .shared
+            .commit()
+            .and_then(|()| self.shared.checkpoint())
+            .and_then(|()| self.shared.write_marks());
+        self.shared.report(result.as_ref().err());
+        result
+    }
+
+    /// How the space is used now.
+    pub fn usage(&self) -> HotUsage {
+        let shared = &self.shared;
+        let (zombie, reserved) = (shared.ledger.zombie(), shared.ledger.reserved());
+        let catalogue = shared.catalogue();
+        HotUsage {
+            used_bytes: catalogue.resident + zombie + reserved,
+            limit_bytes: shared.config.limit_bytes,
+            zombie_bytes: zombie,
+            reserved_bytes: reserved,
+            objects: catalogue.table.len() as u64,
+            pinned: catalogue.pins.len() as u64,
+            pending: catalogue.pending.len() as u64,
+            quarantined: shared.counters.quarantined_blocks.load(Ordering::Relaxed),
+            disk: shared.health.state(),
+        }
+    }
+
+    /// What happened since the tier was opened.
+    pub fn stats(&self) -> HotStats {
+        self.shared.counters.snapshot()
+    }
+}
+
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(body)
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.shared.closed.store(true, Ordering::Release);
+        // First the writers, so that the last round sees all they wrote.
+        drop(self.pool.take());
+        self.shared.signal.stop();
+        let patience = Instant::now() + LAST_ROUND;
+        for thread in self.threads.drain(..) {
+            while !thread.is_finished() && Instant::now() < patience {
+                std::thread::park_timeout(Duration::from_millis(1));
+            }
+            if !thread.is_finished() {
+                tracing::error!("the disk of the hot tier does not answer, closing without it");
+                return;
+            }
+            let _ = thread.join();
+        }
+        self.shared.index.close();
+        self.shared.directory.unlock();
+    }
+}
