@@ -1,0 +1,190 @@
+//! Sources and hot tiers that fail: who sees it, and that nobody sees a wrong byte.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+
+use terrace_cache::fill::{ReadError, ReadStream};
+use terrace_cache::store::StoreErrorKind;
+
+use crate::support::{Fault, FaultSource, MIB, PageSource, check, object};
+use crate::world::{World, read, small};
+
+// Without it a reader could get the first half of one version of a file and the second half of
+// another.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_changed_object_is_stale_for_every_later_miss_and_never_a_mix() {
+    let world = World::with(small(), 1 << 30);
+    let pages = PageSource::new(128 << 10);
+    let source = FaultSource::new(&pages, |_, _, _| None);
+    let (old, new) = (object(1, 1, 16 * MIB), object(1, 2, 16 * MIB));
+    let handle = world.object(&old, &source);
+    let stream = ReadStream::new();
+    read(&handle, &stream, 0, MIB).await.unwrap();
+    source.replace(&old);
+    let miss = handle.read(&stream, 9 * MIB..10 * MIB).await;
+    assert_eq!(
+        miss.unwrap_err().store_kind(),
+        Some(StoreErrorKind::Changed)
+    );
+    assert!(source.fired() > 0);
+    let asked = source.fired();
+    let miss = handle.read(&stream, 12 * MIB..13 * MIB).await;
+    assert_eq!(
+        miss.unwrap_err().store_kind(),
+        Some(StoreErrorKind::Changed)
+    );
+    let fill = handle.fill().await;
+    assert_eq!(
+        fill.unwrap_err().store_kind(),
+        Some(StoreErrorKind::Changed)
+    );
+    assert_eq!(source.fired(), asked, "the source is not asked again");
+    // What is here is of the old version, which the handle has open.
+    read(&handle, &stream, 0, MIB).await.unwrap();
+
+    let fresh = world.object(&new, &source);
+    fresh.fill().await.unwrap();
+    let bytes = fresh.read(&ReadStream::new(), 0..16 * MIB).await.unwrap();
+    check(&new, 0, &bytes);
+}
+
+// Without it one bad range of a file would make the whole file, or other readers, fail.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_error_reaches_the_readers_of_its_range_and_nobody_else() {
+    let world = World::with(small(), 1 << 30);
+    let pages = PageSource::new(256 << 10);
+    let healed = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&healed);
+    // Whatever asks for block 5 gets all before it and then an error.
+    let source = FaultSource::new(&pages, move |_, range, _| {
+        let hit = range.contains(&(5 * MIB)) && !flag.load(SeqCst);
+        let pieces = (5 * MIB).saturating_sub(range.start) / (256 << 10);
+        hit.then_some(Fault::FailAt(pieces + 1, StoreErrorKind::Unreachable))
+    });
+    let id = object(2, 1, 8 * MIB);
+    let handle = world.object(&id, &source);
+    let fill = handle.fill().await.unwrap_err();
+    assert_eq!(fill.store_kind(), Some(StoreErrorKind::Unreachable));
+    for block in 0..8 {
+        let stream = ReadStream::new();
+        let got = handle.read(&stream, block * MIB..(block + 1) * MIB).await;
+        match (block, got) {
+            (5, Err(error)) => assert_eq!(error.store_kind(), Some(StoreErrorKind::Unreachable)),
+            (5, Ok(_)) => panic!("block 5 cannot come"),
+            (_, got) => check(&id, block * MIB, &got.unwrap()),
+        }
+    }
+    assert!(source.fired() > 1);
+    healed.store(true, SeqCst);
+    handle.fill().await.unwrap();
+    check(
+        &id,
+        0,
+        &handle.read(&ReadStream::new(), 0..8 * MIB).await.unwrap(),
+    );
+}
+
+// Without it readers that wait for a block in the middle of somebody's readahead would get the
+// error of a block before it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_for_a_later_block_of_a_failed_part_asks_again() {
+    let world = World::with(small(), 1 << 30);
+    let pages = PageSource::new(MIB);
+    let source = FaultSource::new(&pages, |_, range, number| {
+        (number == 1 && range.start == 0).then_some(Fault::FailAt(1, StoreErrorKind::Throttled))
+    });
+    let id = object(3, 1, 2 * MIB);
+    let handle = world.object(&id, &source);
+    // One part of two blocks; its second block fails, the first and a later request are right.
+    let both = handle.read(&ReadStream::new(), 0..2 * MIB).await;
+    assert_eq!(
+        both.unwrap_err().store_kind(),
+        Some(StoreErrorKind::Throttled)
+    );
+    assert_eq!(source.fired(), 1);
+    let bytes = handle.read(&ReadStream::new(), 0..2 * MIB).await.unwrap();
+    check(&id, 0, &bytes);
+    assert_eq!(pages.asked(&id), [0..2 * MIB, MIB..2 * MIB]);
+}
+
+// Without it a truncated or padded answer would be served or kept as if it were the file.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_of_the_wrong_length_is_corrupt() {
+    for fault in [Fault::EndAt(0), Fault::EndAt(3), Fault::TooLong] {
+        let world = World::start();
+        let pages = PageSource::new(1000);
+        let source = FaultSource::new(&pages, move |_, _, number| (number == 1).then_some(fault));
+        let id = object(4, 1, 4500);
+        let handle = world.object(&id, &source);
+        let first = handle.read(&ReadStream::new(), 0..4500).await;
+        if fault == Fault::TooLong {
+            check(&id, 0, &first.unwrap());
+        } else {
+            assert_eq!(
+                first.unwrap_err().store_kind(),
+                Some(StoreErrorKind::Corrupt),
+                "{fault:?}"
+            );
+            assert_eq!(handle.progress().0, 0);
+        }
+        check(
+            &id,
+            0,
+            &handle.read(&ReadStream::new(), 0..4500).await.unwrap(),
+        );
+        handle.fill().await.unwrap();
+    }
+}
+
+// Without it a full disk would stop reading instead of only caching.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_hot_tier_is_a_miss_and_reads_stay_right() {
+    let world = World::with(small(), 4 * MIB);
+    let source = PageSource::new(200_000);
+    let id = object(5, 1, 24 * MIB + 1);
+    let handle = world.object(&id, &source);
+    handle.opened();
+    let fill = handle.fill().await;
+    assert!(matches!(fill, Err(ReadError::NotKept(_))), "{fill:?}");
+    let stream = ReadStream::new();
+    for block in 0..25 {
+        read(&handle, &stream, block * MIB, MIB).await.unwrap();
+    }
+    assert!(!*handle.filled().borrow());
+    assert!(handle.backing().is_none());
+    let stats = world.cache.stats();
+    assert!(
+        stats.window_bytes <= 8 * MIB && stats.in_flight_bytes == 0,
+        "{stats:?}"
+    );
+}
+
+// Without it an object that the policy keeps out would be written to the SSD all the same, or
+// could not be read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bypassed_object_is_read_through_memory_only() {
+    let world = World::with(small(), 0);
+    let source = PageSource::new(200_000);
+    let id = object(6, 1, 6 * MIB);
+    let handle = world.object(&id, &source);
+    let stream = ReadStream::new();
+    for round in 0..2 {
+        for block in 0..6 {
+            read(&handle, &stream, block * MIB, MIB).await.unwrap();
+        }
+        assert_eq!(
+            source.asked_bytes(),
+            6 * MIB,
+            "round {round} is served from memory"
+        );
+    }
+    assert!(
+        world
+            .cache
+            .hot()
+            .peek(&id.digest())
+            .is_none_or(|_| handle.progress().0 == 0)
+    );
+}
