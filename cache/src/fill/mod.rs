@@ -6,15 +6,15 @@
 //! the hot tier after that.
 //!
 //! ```text
-//!            read_now / read                      fill / fill_in_background
-//!                  |                                        |
-//!   stream.rs: where is this reader, how far ahead?   job.rs: next absent part, N at once
-//!                  |                                        |
-//!                  +----------> engine.rs: which block is where <----------+
-//!                                 | claim (single flight)                | deliver, written
-//!                                 v                                      |
-//!                  part.rs: one ranged read, cut into blocks of 1 MiB ---+
-//!                    budget.rs (bytes in flight), pool.rs (buffers), window.rs (recent blocks)
+//!       read_now / read                                 fill / fill_in_background
+//!              |                                                   |
+//!  stream.rs: where is the reader, how far ahead?     job.rs: next absent part, N at once
+//!              |                                                   |
+//!              +-------> flights.rs, engine.rs: where is a block? <+
+//!                           | claim (single flight)          ^ deliver, settle
+//!                           v                                |
+//!                  part.rs: one ranged read, cut into blocks of 1 MiB
+//!  budget.rs (bytes in flight)   pool.rs (buffers)   window.rs (recent blocks in memory)
 //! ```
 //!
 //! Invariants:
@@ -43,6 +43,7 @@ mod cache;
 mod config;
 mod engine;
 mod error;
+mod flights;
 mod job;
 mod object;
 mod part;

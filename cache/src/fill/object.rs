@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use tokio::sync::watch;
 
-use super::engine::{Engine, Lost, Place};
+use super::engine::Engine;
 use super::error::ReadError;
+use super::flights::{Lost, Place};
 use super::job::{self, Interest};
 use super::part::{self, Part};
 use super::sniff;
