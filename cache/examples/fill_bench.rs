@@ -22,7 +22,7 @@ use terrace_cache::policy::Lru;
 use terrace_cache::store::{Credentials, Store, StoreConfig, StoreError, StoreUrl};
 use terrace_cache::{ByteStream, DatasetKey, ObjectId, Source, Token, Version};
 
-type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
+type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
 
 const MIB: u64 = 1 << 20;
 const ROUNDS: usize = 5;

@@ -77,8 +77,8 @@ impl Object {
             return Some(Ok(Bytes::new()));
         }
         let bytes = self
-            .from_memory(&range)
-            .or_else(|| self.from_hot_now(&range))?;
+            .memory_hit(&range)
+            .or_else(|| self.hot_hit_now(&range))?;
         self.read_ahead(stream, blocks_of(&range));
         self.sniff(&range, &bytes);
         Some(Ok(bytes))
@@ -95,7 +95,7 @@ impl Object {
         if range.is_empty() {
             return Ok(Bytes::new());
         }
-        let bytes = match self.from_memory(&range) {
+        let bytes = match self.memory_hit(&range) {
             Some(bytes) => {
                 self.read_ahead(stream, blocks_of(&range));
                 bytes
@@ -185,7 +185,7 @@ impl Object {
     }
 
     /// All of `range` from blocks in memory.
-    fn from_memory(&self, range: &Range<u64>) -> Option<Bytes> {
+    fn memory_hit(&self, range: &Range<u64>) -> Option<Bytes> {
         let blocks = blocks_of(range);
         let first = self.engine.in_memory(blocks.start)?;
         let bytes = if blocks.len() == 1 {
@@ -201,17 +201,17 @@ impl Object {
                     .map(|(block, data)| slice(&data, block, range)),
             )
         };
-        self.engine.shared.counters.from_window(bytes.len());
+        self.engine.shared.counters.window_hit(bytes.len());
         Some(bytes)
     }
 
-    fn from_hot_now(&self, range: &Range<u64>) -> Option<Bytes> {
+    fn hot_hit_now(&self, range: &Range<u64>) -> Option<Bytes> {
         let start = Instant::now();
         // An error of the hot tier is a miss; the read that follows logs what it cannot do.
         let bytes = self.engine.hot()?.read_now(range.clone()).ok().flatten()?;
         let counters = &self.engine.shared.counters;
         counters.hot.waited_since(start);
-        counters.from_hot(bytes.len());
+        counters.hot_hit(bytes.len());
         Some(bytes)
     }
 
@@ -224,7 +224,7 @@ impl Object {
         // After the parts this read waits for, so that they are first at the source.
         self.read_ahead(stream, blocks.clone());
         if places.iter().all(|place| matches!(place, Place::Hot))
-            && let Some(bytes) = self.from_hot(range).await
+            && let Some(bytes) = self.hot_hit(range).await
         {
             return Ok(bytes);
         }
@@ -252,13 +252,13 @@ impl Object {
             match place {
                 Place::Memory(data) => {
                     let bytes = slice(&data, block, range);
-                    counters.from_window(bytes.len());
+                    counters.window_hit(bytes.len());
                     return Ok(bytes);
                 }
                 Place::Hot => {
                     let within = self.engine.bytes_of(&(block..block + 1));
                     let part = range.start.max(within.start)..range.end.min(within.end);
-                    if let Some(bytes) = self.from_hot(&part).await {
+                    if let Some(bytes) = self.hot_hit(&part).await {
                         return Ok(bytes);
                     }
                     distrust_hot = true;
@@ -270,7 +270,7 @@ impl Object {
                     match landed {
                         Ok(Ok(data)) => {
                             let bytes = slice(&data, block, range);
-                            counters.from_store(bytes.len());
+                            counters.store_hit(bytes.len());
                             return Ok(bytes);
                         }
                         Ok(Err(Lost::Failed(error))) => return Err(error),
@@ -286,7 +286,7 @@ impl Object {
         Err(last)
     }
 
-    async fn from_hot(&self, range: &Range<u64>) -> Option<Bytes> {
+    async fn hot_hit(&self, range: &Range<u64>) -> Option<Bytes> {
         let counters = &self.engine.shared.counters;
         let start = Instant::now();
         let result = self.engine.hot()?.read(range.clone()).await;
@@ -294,7 +294,7 @@ impl Object {
         match result {
             Ok(bytes) => {
                 let bytes = bytes?;
-                counters.from_hot(bytes.len());
+                counters.hot_hit(bytes.len());
                 Some(bytes)
             }
             Err(error) => {

@@ -97,18 +97,18 @@ impl TierCounters {
 
 impl Counters {
     /// Bytes that came from memory.
-    pub(super) fn from_window(&self, bytes: usize) {
+    pub(super) fn window_hit(&self, bytes: usize) {
         add(&self.window.hit, bytes as u64);
     }
 
     /// Bytes that came from the hot tier.
-    pub(super) fn from_hot(&self, bytes: usize) {
+    pub(super) fn hot_hit(&self, bytes: usize) {
         add(&self.window.miss, bytes as u64);
         add(&self.hot.hit, bytes as u64);
     }
 
     /// Bytes that came from the source.
-    pub(super) fn from_store(&self, bytes: usize) {
+    pub(super) fn store_hit(&self, bytes: usize) {
         add(&self.window.miss, bytes as u64);
         add(&self.hot.miss, bytes as u64);
         add(&self.store.hit, bytes as u64);

@@ -161,6 +161,34 @@ async fn a_full_hot_tier_is_a_miss_and_reads_stay_right() {
     );
 }
 
+// Without it a dead SSD would make every file of the node unreadable.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broken_hot_tier_is_a_miss_and_reads_stay_right() {
+    let world = World::with(small(), 1 << 30);
+    let source = PageSource::new(200_000);
+    let before = world.object(&object(7, 1, 4 * MIB), &source);
+    before.fill().await.unwrap();
+    // Data files can neither be made nor found from here on.
+    let objects = world.directory.path().join("objects");
+    std::fs::remove_dir_all(&objects).unwrap();
+    std::fs::write(&objects, b"not a directory").unwrap();
+    let stream = ReadStream::new();
+    for number in 7..10 {
+        let handle = world.object(&object(number, 1, 12 * MIB), &source);
+        handle.opened();
+        handle.fill_in_background();
+        for block in 0..12 {
+            read(&handle, &stream, block * MIB, MIB).await.unwrap();
+        }
+        let fill = handle.fill().await;
+        assert!(matches!(fill, Err(ReadError::NotKept(_))), "{fill:?}");
+    }
+    for block in 0..4 {
+        read(&before, &stream, block * MIB, MIB).await.unwrap();
+    }
+    assert!(world.cache.stats().hot_refused > 0);
+}
+
 // Without it an object that the policy keeps out would be written to the SSD all the same, or
 // could not be read.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,7 +1,5 @@
 //! Random interleavings of everything, checked against pages that say what they are.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::sync::Arc;
 
 use terrace_cache::fill::{CacheConfig, ReadError, ReadStream};
@@ -83,8 +81,11 @@ async fn any_interleaving_gives_the_right_bytes() {
         let pages = PageSource::new(90_001);
         let source = FaultSource::new(&pages, move |_, range, number| {
             let mut random = Seeded(seed ^ number << 8 ^ range.start);
-            (seed > 2 && random.below(12) == 0)
-                .then(|| Fault::FailAt(random.below(14), StoreErrorKind::Unreachable))
+            let fault = match random.below(3) {
+                0 => Fault::Refuse(StoreErrorKind::Throttled),
+                _ => Fault::FailAt(random.below(14), StoreErrorKind::Unreachable),
+            };
+            (seed > 2 && random.below(12) == 0).then_some(fault)
         });
         let mut tasks = JoinSet::new();
         for task in 0..12 {
