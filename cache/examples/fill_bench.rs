@@ -72,20 +72,31 @@ fn memory() -> (Arc<dyn Source>, Vec<ObjectId>) {
         store: "memory:".into(),
         key: number.to_string().into(),
         version: Version {
-            token: Token::ETag { etag: "\"1\"".into(), version_id: None },
+            token: Token::ETag {
+                etag: "\"1\"".into(),
+                version_id: None,
+            },
             size,
             mtime_ns: 0,
         },
     };
     let mut objects = vec![id(0, 1024 * MIB)];
     objects.extend((1..=2000).map(|number| id(number, 100_000)));
-    (Arc::new(Memory(Bytes::from(vec![7; MIB as usize]))), objects)
+    (
+        Arc::new(Memory(Bytes::from(vec![7; MIB as usize]))),
+        objects,
+    )
 }
 
 async fn store(url: &str) -> Result<(Arc<dyn Source>, Vec<ObjectId>)> {
     let environment = std::env::vars().filter(|(name, _)| name.starts_with("AWS_"));
     let url: StoreUrl = url.parse()?;
-    let store = Store::open(&url, &StoreConfig::default(), &Credentials::new(environment)).await?;
+    let store = Store::open(
+        &url,
+        &StoreConfig::default(),
+        &Credentials::new(environment),
+    )
+    .await?;
     let metas: Vec<_> = store.walk(url.prefix()).try_collect().await?;
     let objects = metas.iter().map(|meta| store.object(meta)).collect();
     Ok((Arc::new(store), objects))
@@ -97,7 +108,11 @@ fn cache(directory: &Path) -> Result<Cache> {
         std::fs::remove_dir_all(directory)?;
     }
     let hot = HotTier::open(HotConfig::new(directory), Box::new(Lru::new()))?;
-    Ok(Cache::new(CacheConfig::default(), hot, tokio::runtime::Handle::current()))
+    Ok(Cache::new(
+        CacheConfig::default(),
+        hot,
+        tokio::runtime::Handle::current(),
+    ))
 }
 
 async fn sequential(hot: &Path, source: &Arc<dyn Source>, ids: &[ObjectId]) -> Result<()> {
@@ -131,10 +146,20 @@ async fn sequential(hot: &Path, source: &Arc<dyn Source>, ids: &[ObjectId]) -> R
         println!("{stats:?}");
     }
     let [plain, read, fill] = rounds.map(median);
-    println!("large: {} objects, {} MB, median MB/s of {ROUNDS} rounds", ids.len(), bytes / 1_000_000);
+    println!(
+        "large: {} objects, {} MB, median MB/s of {ROUNDS} rounds",
+        ids.len(),
+        bytes / 1_000_000
+    );
     println!("  plain parallel ranged reads  {plain:8.0}");
-    println!("  sequential read, cold cache  {read:8.0}   ratio {:.2}", read / plain);
-    println!("  whole-object fill            {fill:8.0}   ratio {:.2}", fill / plain);
+    println!(
+        "  sequential read, cold cache  {read:8.0}   ratio {:.2}",
+        read / plain
+    );
+    println!(
+        "  whole-object fill            {fill:8.0}   ratio {:.2}",
+        fill / plain
+    );
     Ok(())
 }
 
@@ -165,9 +190,15 @@ async fn epoch(hot: &Path, source: &Arc<dyn Source>, ids: &[ObjectId]) -> Result
         cache.shutdown().await;
     }
     let [plain, fill] = rounds.map(median);
-    println!("small: {} objects, median objects/s of {ROUNDS} rounds", ids.len());
+    println!(
+        "small: {} objects, median objects/s of {ROUNDS} rounds",
+        ids.len()
+    );
     println!("  one at a time                {plain:8.0}");
-    println!("  filled, {READERS} opens at once     {fill:8.0}   ratio {:.2}", fill / plain);
+    println!(
+        "  filled, {READERS} opens at once     {fill:8.0}   ratio {:.2}",
+        fill / plain
+    );
     Ok(())
 }
 
@@ -182,7 +213,10 @@ async fn plain(source: &Arc<dyn Source>, id: &ObjectId) -> Result<()> {
             tokio::spawn(async move { drain(&source, &id, range).await }).await?
         }
     });
-    stream::iter(tasks).buffer_unordered(config.parts_per_object).try_collect::<Vec<()>>().await?;
+    stream::iter(tasks)
+        .buffer_unordered(config.parts_per_object)
+        .try_collect::<Vec<()>>()
+        .await?;
     Ok(())
 }
 

@@ -197,19 +197,36 @@ impl Engine {
 
     /// Ends the write of a block to the hot tier.
     pub(super) fn settle(&self, block: u32, result: Result<(), HotError>) {
-        let data = self.lock().writing.remove(&block);
+        let mut state = self.lock();
+        let data = state.writing.remove(&block);
         if let Err(error) = result {
             add(&self.shared.counters.hot_refused, 1);
-            if self.is_kept() {
+            if let Keeping::On(hot) = &state.keeping {
                 tracing::warn!(object = %self.id, block, %error, "serve from memory: hot tier");
+                state.keeping = Keeping::ReadOnly(Arc::clone(hot));
             }
-            self.stop_writing();
             if let Some(data) = data {
-                self.shared.window.put(self.serial, block, data);
+                self.remember(&state, block, data);
             }
         }
+        drop(state);
         self.note_filled();
         self.moved.notify_waiters();
+    }
+
+    /// Puts a block into the window. The state's lock orders it before or after [`Engine::leave`],
+    /// so that nothing stays there for an object that is gone.
+    pub(super) fn remember(&self, _: &State, block: u32, data: Bytes) {
+        if !self.gone.is_cancelled() {
+            self.shared.window.put(self.serial, block, data);
+        }
+    }
+
+    /// The last handle is gone: tasks end, memory is given back.
+    pub(super) fn leave(&self) {
+        self.gone.cancel();
+        let _ordered = self.lock();
+        self.shared.window.forget(self.serial);
     }
 
     /// Remembers a reader, so that what it is about to ask for stays in memory.

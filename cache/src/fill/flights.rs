@@ -219,7 +219,7 @@ impl Engine {
         };
         let read_soon = !waiters.is_empty() || expected();
         if hot.is_none() || read_soon {
-            self.shared.window.put(self.serial, block, data.clone());
+            self.remember(&state, block, data.clone());
         }
         drop(state);
         for waiter in waiters {

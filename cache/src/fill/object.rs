@@ -344,9 +344,8 @@ impl Object {
 
 impl Drop for Object {
     fn drop(&mut self) {
-        self.engine.gone.cancel();
+        self.engine.leave();
         self.engine.shared.forget(&self.engine.digest, self);
-        self.engine.shared.window.forget(self.engine.serial);
     }
 }
 
