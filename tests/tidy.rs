@@ -42,6 +42,7 @@ const OWNERS: &[(&str, &[&str])] = &[
         "lru",
         &[
             "cache/src/policy",
+            "cache/src/fill",
             "cache/src/hot",
             "cache/src/store/hdfs",
             "fuse/src/live",
@@ -98,7 +99,8 @@ impl Source {
     }
 
     fn is_test(&self) -> bool {
-        self.path.contains("tests/") || self.path.ends_with("tests.rs")
+        let places = ["tests/", "/examples/", "/benches/"];
+        places.iter().any(|place| self.path.contains(place)) || self.path.ends_with("tests.rs")
     }
 }
 
@@ -405,26 +407,58 @@ fn every_promise_has_a_test() {
     assert_none("docs/SEMANTICS.md", &broken);
 }
 
-// A metric that is not in the manual is found by nobody when it is needed.
-#[test]
-fn every_metric_is_documented() {
-    let manual = document("docs/OPERATIONS.md");
-    let mut broken = Vec::new();
-    for source in sources().iter().filter(|source| !source.is_test()) {
-        for literal in source
-            .production()
-            .flat_map(|line| line.split('"').skip(1).step_by(2))
-        {
-            let metric = literal.starts_with("terrace_")
-                && literal
-                    .bytes()
-                    .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
-            if metric && !manual.contains(&format!("`{literal}")) {
-                broken.push(format!("{}: {literal}", source.path));
+/// Names that a source registers: the first text after a call that makes a metric.
+fn metrics(source: &Source) -> Vec<String> {
+    let text = source.production().collect::<Vec<_>>().join("\n");
+    let calls = [
+        ".counter(",
+        ".counters(",
+        ".gauge(",
+        ".gauges(",
+        ".histogram(",
+        ".register(",
+    ];
+    let mut found = Vec::new();
+    for call in calls {
+        for (at, _) in text.match_indices(call) {
+            let rest = text[at + call.len()..].trim_start();
+            if let Some(name) = rest
+                .strip_prefix('"')
+                .and_then(|rest| rest.split('"').next())
+            {
+                found.push(name.to_owned());
             }
         }
     }
-    assert_none("metrics missing in docs/OPERATIONS.md", &broken);
+    found
+}
+
+// A metric that is not in the manual is found by nobody when it is needed, and one that is only there
+// is waited for in vain.
+#[test]
+fn the_manual_lists_every_metric() {
+    let manual = document("docs/OPERATIONS.md");
+    let rows = manual
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `terrace_")?.split('`').next());
+    let listed: BTreeSet<String> = rows
+        .map(|name| name.strip_suffix("_total").unwrap_or(name).to_owned())
+        .collect();
+    let made: BTreeSet<String> = sources()
+        .iter()
+        .filter(|source| source.path.starts_with("src/metrics"))
+        .flat_map(metrics)
+        .collect();
+    let mut broken: Vec<String> = made
+        .difference(&listed)
+        .map(|name| format!("terrace_{name} is not listed"))
+        .collect();
+    broken.extend(
+        listed
+            .difference(&made)
+            .map(|name| format!("terrace_{name} is listed and not made")),
+    );
+    assert_none("metrics in docs/OPERATIONS.md", &broken);
 }
 
 // The first thing a reader tries is a command of the README.
