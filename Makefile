@@ -5,6 +5,10 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/terrace
 export CARGO_TARGET_DIR ?= $(CACHE)/target
 export TERRACE_TOOLS := $(CACHE)/tools
 export PATH := $(PATH):$(HOME)/.cargo/bin
+SAME_TOOLCHAIN := $(shell .ci/toolchain same)
+ifneq ($(SAME_TOOLCHAIN),)
+export RUSTUP_TOOLCHAIN := $(SAME_TOOLCHAIN)
+endif
 DEMO_ARGS ?=
 BENCH_ARGS ?=
 
