@@ -15,8 +15,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use terrace_cache::ObjectId;
 
-/// Inode number. 1 is the root. The top bit is reserved for the open-mode machine (re-incarnation)
-/// and is never returned by a namespace.
+/// Inode number. 1 is the root. The top four bits are reserved for the open-mode machine
+/// (re-incarnation, see [`crate::fs`]): a namespace never returns a number of 2^60 or more, nor 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ino(pub u64);
 

@@ -1,0 +1,147 @@
+//! Inodes with open handles or a registered backing id, and the readers of cached handles.
+//!
+//! Lock order: one inode shard -> handle table -> idle list. Readers have their own lock, taken
+//! alone. Nothing here waits or does I/O under a lock except the two backing ioctls and fstat,
+//! which do not leave memory.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use terrace_cache::fill::{Object, ReadStream};
+use terrace_cache::hot::Backing;
+use tokio::task::AbortHandle;
+
+use super::lock;
+use super::modes::Modes;
+use super::node::Node;
+use crate::namespace::Ino;
+
+const SHARDS: usize = 64;
+
+/// One inode that is open, or was and keeps an id.
+#[derive(Debug, Default)]
+pub(super) struct OpenInode {
+    /// Who has it open how.
+    pub(super) modes: Modes<Backing>,
+    /// Its bytes; `None` until asked for after a take-over.
+    pub(super) object: Option<Arc<Object>>,
+    /// Counts the bytes as held for handles that a dead worker opened in passthrough mode. Not the
+    /// proof that their id is good: the object may have been fetched anew since.
+    pub(super) inherited: Option<Backing>,
+    /// Waits for the object to become complete, while open in cached mode.
+    pub(super) watch: Option<AbortHandle>,
+}
+
+type Shard = HashMap<Ino, OpenInode>;
+
+/// All of them, by inode number.
+#[derive(Debug)]
+pub(super) struct Files {
+    shards: Vec<Mutex<Shard>>,
+    readers: Vec<Mutex<HashMap<u64, Arc<Reader>>>>,
+}
+
+/// What a cached handle reads with.
+#[derive(Debug)]
+pub(super) struct Reader {
+    pub(super) object: Arc<Object>,
+    pub(super) stream: ReadStream,
+}
+
+impl Reader {
+    pub(super) fn new(object: Arc<Object>) -> Self {
+        Self {
+            object,
+            stream: ReadStream::new(),
+        }
+    }
+}
+
+impl Files {
+    pub(super) fn new() -> Self {
+        Self {
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            readers: (0..SHARDS).map(|_| Mutex::default()).collect(),
+        }
+    }
+
+    /// The shard that has `ino`, locked.
+    pub(super) fn shard(&self, ino: Ino) -> MutexGuard<'_, Shard> {
+        // Neighbours in a directory have neighbouring numbers: this spreads them well.
+        lock(&self.shards[ino.0 as usize % SHARDS])
+    }
+
+    /// Inodes that anything is known of now.
+    pub(super) fn inodes(&self) -> Vec<Ino> {
+        let mut all = Vec::new();
+        for shard in &self.shards {
+            all.extend(lock(shard).keys().copied());
+        }
+        all
+    }
+
+    pub(super) fn reader(&self, fh: u64) -> Option<Arc<Reader>> {
+        lock(self.readers_of(fh)).get(&fh).map(Arc::clone)
+    }
+
+    pub(super) fn add_reader(&self, fh: u64, reader: Arc<Reader>) {
+        lock(self.readers_of(fh)).insert(fh, reader);
+    }
+
+    pub(super) fn remove_reader(&self, fh: u64) -> Option<Arc<Reader>> {
+        lock(self.readers_of(fh)).remove(&fh)
+    }
+
+    fn readers_of(&self, fh: u64) -> &Mutex<HashMap<u64, Arc<Reader>>> {
+        &self.readers[fh as usize % SHARDS]
+    }
+}
+
+/// Backing ids that no handle uses, longest idle first.
+#[derive(Debug)]
+pub(super) struct Idle {
+    list: Mutex<(u64, BTreeMap<u64, Node>)>,
+    capacity: usize,
+}
+
+impl Idle {
+    pub(super) fn new(capacity: usize) -> Self {
+        Self {
+            list: Mutex::default(),
+            capacity,
+        }
+    }
+
+    /// Adds a node; returns its tick, which names it in the list.
+    pub(super) fn add(&self, node: Node) -> u64 {
+        let mut list = lock(&self.list);
+        list.0 += 1;
+        let tick = list.0;
+        list.1.insert(tick, node);
+        tick
+    }
+
+    /// Takes a node off the list.
+    pub(super) fn remove(&self, tick: u64) {
+        lock(&self.list).1.remove(&tick);
+    }
+
+    /// The node that has been idle for longest, when there are more than the limit.
+    pub(super) fn surplus(&self) -> Option<(u64, Node)> {
+        let mut list = lock(&self.list);
+        if list.1.len() > self.capacity {
+            list.1.pop_first()
+        } else {
+            None
+        }
+    }
+
+    /// All of them.
+    pub(super) fn all(&self) -> Vec<(u64, Node)> {
+        lock(&self.list)
+            .1
+            .iter()
+            .map(|(tick, node)| (*tick, *node))
+            .collect()
+    }
+}

@@ -1,0 +1,361 @@
+//! OPEN and RELEASE.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use terrace_cache::fill::{Object, ReadError};
+use terrace_cache::hot::Backing;
+use terrace_cache::policy::Admission;
+
+use super::errno::from_read;
+use super::files::{OpenInode, Reader};
+use super::modes::{Closed, Modes, Registered, Rule};
+use super::node::Node;
+use super::{FileSystem, Profile};
+use crate::handles::{Handle, Mode};
+use crate::namespace::{FsError, Ino};
+
+/// Promotion may read the file to verify it; above this size not on the thread that got the request.
+const PROMOTE_INLINE: u64 = 4 << 20;
+
+/// Answer to OPEN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opened {
+    /// This mount has no handles; the kernel need not ask again (ENOSYS).
+    Stateless,
+    /// A handle, recorded.
+    Handle {
+        /// What the kernel sends with every request on it.
+        fh: u64,
+        /// How it is opened.
+        mode: Mode,
+    },
+}
+
+impl From<Handle> for Opened {
+    fn from(handle: Handle) -> Self {
+        Self::Handle {
+            fh: handle.fh,
+            mode: handle.mode,
+        }
+    }
+}
+
+impl FileSystem {
+    /// Opens a file for reading. `unique` is the request's, as the kernel sent it; `flags` those of
+    /// open(2).
+    ///
+    /// Waits for a small file to be fetched; otherwise answers at once. Errors: `ReadOnly` for
+    /// anything but reading, those of the name space and, when a small file cannot be fetched,
+    /// those of the store. Cancelled by dropping: nothing is recorded then.
+    pub async fn open(
+        self: &Arc<Self>,
+        node: u64,
+        unique: u64,
+        flags: i32,
+    ) -> Result<Opened, FsError> {
+        if flags & libc::O_ACCMODE != libc::O_RDONLY || flags & libc::O_TRUNC != 0 {
+            return Err(FsError::ReadOnly);
+        }
+        if self.profile == Profile::SmallFiles {
+            return Ok(Opened::Stateless);
+        }
+        if let Some(handle) = self.handles.resent(unique) {
+            self.bump(|counters| &counters.opens_resent);
+            return Ok(handle.into());
+        }
+        let node = Node(node);
+        let object = self.object_of(node.ino())?;
+        let admission = object.opened();
+        if let Some(opened) = self.open_as_bound(node, unique, &object)? {
+            return Ok(opened);
+        }
+        let backing = self.complete_file(&object, admission).await?;
+        self.open_free(node, unique, &object, backing)
+    }
+
+    /// Closes a handle. Unknown handles and repeated calls do nothing.
+    pub fn release(&self, fh: u64) {
+        let Some(handle) = self.handles.remove(fh) else {
+            return;
+        };
+        let node = Node(handle.node);
+        let reader = self.files.remove_reader(fh);
+        let mut shard = self.files.shard(node.ino());
+        let Some(file) = shard.get_mut(&node.ino()) else {
+            return;
+        };
+        let mut closing = None;
+        match file.modes.closed(node.incarnation(), handle.mode) {
+            Closed::LastPassthrough => closing = self.make_idle(&mut file.modes, node),
+            Closed::LastCached if !file.modes.any_cached() => {
+                if let Some(watch) = file.watch.take() {
+                    watch.abort();
+                }
+            }
+            Closed::LastCached | Closed::Open | Closed::Unknown => {}
+        }
+        let gone = if file.modes.is_empty() {
+            shard.remove(&node.ino())
+        } else {
+            None
+        };
+        drop(shard);
+        // Outside the lock: the last holder of an object ends what is being fetched for it.
+        drop((gone, reader));
+        self.close_id(closing);
+        while let Some((tick, node)) = self.idle.surplus() {
+            self.close_idle(node, tick);
+        }
+    }
+
+    /// The object behind an inode, from what is open or from the name space.
+    pub(super) fn object_of(&self, ino: Ino) -> Result<Arc<Object>, FsError> {
+        if let Some(object) = self
+            .files
+            .shard(ino)
+            .get(&ino)
+            .and_then(|file| file.object.as_ref().map(Arc::clone))
+        {
+            return Ok(object);
+        }
+        let id = self.namespace.object(ino)?;
+        Ok(self.cache.object(&id, &self.source, &self.dataset))
+    }
+
+    /// Opens as what is open already demands, or with an id that is still registered.
+    fn open_as_bound(
+        self: &Arc<Self>,
+        node: Node,
+        unique: u64,
+        object: &Arc<Object>,
+    ) -> Result<Option<Opened>, FsError> {
+        let mut shard = self.files.shard(node.ino());
+        let Some(file) = shard.get_mut(&node.ino()) else {
+            return Ok(None);
+        };
+        let (mode, closing) = match file.modes.rule(node.incarnation()) {
+            Rule::Only(mode) => (Some(mode), None),
+            Rule::Free => self.reuse(&mut file.modes, node),
+        };
+        let opened = mode.map(|mode| self.record(file, node, unique, mode, object));
+        if file.modes.is_empty() {
+            shard.remove(&node.ino());
+        }
+        drop(shard);
+        self.close_id(closing);
+        opened.transpose()
+    }
+
+    /// The complete file of an object, fetching it first when it is small. `None`: open it cached.
+    async fn complete_file(
+        &self,
+        object: &Arc<Object>,
+        admission: Admission,
+    ) -> Result<Option<Backing>, FsError> {
+        let size = object.id().size();
+        if !self.is_active() || size == 0 {
+            return Ok(None);
+        }
+        if !*object.filled().borrow() {
+            if admission == Admission::Bypass || size > self.config.fill_on_open {
+                return Ok(None);
+            }
+            let _turn = self
+                .waiting_data
+                .acquire()
+                .await
+                .map_err(|_| shutting_down())?;
+            match object.fill().await {
+                Ok(()) => self.bump(|counters| &counters.filled_on_open),
+                Err(error @ ReadError::Store(_)) => return Err(from_read(error)),
+                // No room, or the tier fails: the store can still answer reads.
+                Err(ReadError::NotKept(_) | ReadError::Closed) => return Ok(None),
+            }
+        }
+        if size <= PROMOTE_INLINE {
+            return Ok(object.backing());
+        }
+        let promoted = Arc::clone(object);
+        let promoted = self.runtime.spawn_blocking(move || promoted.backing());
+        Ok(promoted.await.unwrap_or_default())
+    }
+
+    /// Opens a node of which nothing was open a moment ago.
+    fn open_free(
+        self: &Arc<Self>,
+        node: Node,
+        unique: u64,
+        object: &Arc<Object>,
+        backing: Option<Backing>,
+    ) -> Result<Opened, FsError> {
+        let mut shard = self.files.shard(node.ino());
+        let file = shard.entry(node.ino()).or_default();
+        let mut closing = None;
+        let mode = match file.modes.rule(node.incarnation()) {
+            Rule::Only(mode) => mode,
+            Rule::Free => {
+                let (reused, spoiled) = self.reuse(&mut file.modes, node);
+                closing = spoiled;
+                reused
+                    .or_else(|| self.register(&mut file.modes, node, backing?))
+                    .unwrap_or(Mode::Cached)
+            }
+        };
+        let opened = self.record(file, node, unique, mode, object);
+        if file.modes.is_empty() {
+            shard.remove(&node.ino());
+        }
+        drop(shard);
+        self.close_id(closing);
+        opened
+    }
+
+    /// Writes the open down, before it is answered. Callers hold the inode's shard.
+    fn record(
+        self: &Arc<Self>,
+        file: &mut OpenInode,
+        node: Node,
+        unique: u64,
+        mode: Mode,
+        object: &Arc<Object>,
+    ) -> Result<Opened, FsError> {
+        let fh = self
+            .handles
+            .insert(unique, node.0, mode)
+            .map_err(|full| FsError::Local(full.to_string()))?;
+        file.modes.opened(node.incarnation(), mode);
+        let object = Arc::clone(file.object.get_or_insert_with(|| Arc::clone(object)));
+        match mode {
+            Mode::Passthrough(_) => self.bump(|counters| &counters.opens_passthrough),
+            Mode::Cached => {
+                self.bump(|counters| &counters.opens_cached);
+                self.begin_cached(file, node.ino(), &object);
+                self.files.add_reader(fh, Arc::new(Reader::new(object)));
+            }
+        }
+        Ok(Opened::Handle { fh, mode })
+    }
+
+    /// Starts what goes on while a file is open in cached mode.
+    pub(super) fn begin_cached(
+        self: &Arc<Self>,
+        file: &mut OpenInode,
+        ino: Ino,
+        object: &Arc<Object>,
+    ) {
+        object.fill_in_background();
+        if self.is_active() && file.watch.is_none() && object.id().size() > 0 {
+            file.watch = Some(self.watch(ino, object));
+        }
+    }
+
+    /// The mode by an idle id, if its file is still right; else the id to close.
+    fn reuse(
+        &self,
+        modes: &mut Modes<Backing>,
+        node: Node,
+    ) -> (Option<Mode>, Option<Registered<Backing>>) {
+        let Some(registered) = modes.registered(node.incarnation()) else {
+            return (None, None);
+        };
+        self.idle.remove(registered.idle_since);
+        if let Some(backing) = &registered.backing {
+            backing.set_idle(false);
+            if backing.check() {
+                registered.idle_since = 0;
+                return (Some(Mode::Passthrough(registered.id)), None);
+            }
+        }
+        (None, modes.unregister(node.incarnation()))
+    }
+
+    /// Registers a complete file with the kernel and writes its id down.
+    fn register(&self, modes: &mut Modes<Backing>, node: Node, backing: Backing) -> Option<Mode> {
+        let kernel = self.kernel.get()?;
+        let id = match kernel.open_backing(backing.file()) {
+            Ok(id) => id,
+            Err(error) => {
+                self.bump(|counters| &counters.refused_backings);
+                tracing::warn!(ino = node.ino().0, %error, "opened without passthrough");
+                return None;
+            }
+        };
+        self.bump(|counters| &counters.backing_ids);
+        let Ok(index) = self.handles.record_backing(id, node.0) else {
+            self.close_raw(id);
+            return None;
+        };
+        let backing = Some(backing);
+        modes.register(
+            node.incarnation(),
+            Registered {
+                id,
+                index,
+                backing,
+                idle_since: 0,
+            },
+        );
+        Some(Mode::Passthrough(id))
+    }
+
+    /// Keeps the id of a node for the next open; returns it when it is not to be kept.
+    fn make_idle(&self, modes: &mut Modes<Backing>, node: Node) -> Option<Registered<Backing>> {
+        let registered = modes.registered(node.incarnation())?;
+        match &registered.backing {
+            Some(backing) if !backing.is_evicted() => {
+                backing.set_idle(true);
+                registered.idle_since = self.idle.add(node);
+                None
+            }
+            // Evicted: its space comes back now. Inherited: nothing proves the next open right.
+            Some(_) | None => modes.unregister(node.incarnation()),
+        }
+    }
+
+    /// Closes the id of a node that has been idle since `tick`.
+    pub(super) fn close_idle(&self, node: Node, tick: u64) {
+        let mut shard = self.files.shard(node.ino());
+        let Some(file) = shard.get_mut(&node.ino()) else {
+            return;
+        };
+        let is_idle = file
+            .modes
+            .registered(node.incarnation())
+            .is_some_and(|registered| registered.idle_since == tick);
+        if !is_idle {
+            return;
+        }
+        let registered = file.modes.unregister(node.incarnation());
+        let gone = if file.modes.is_empty() {
+            shard.remove(&node.ino())
+        } else {
+            None
+        };
+        drop(shard);
+        drop(gone);
+        self.idle.remove(tick);
+        self.close_id(registered);
+    }
+
+    /// Ends a registration: first with the kernel, then in the table, so that a crash between the
+    /// two leaves an entry whose id is closed twice, which does nothing.
+    pub(super) fn close_id(&self, registered: Option<Registered<Backing>>) {
+        let Some(registered) = registered else { return };
+        self.close_raw(registered.id);
+        self.handles.forget_backing(registered.index);
+    }
+
+    fn close_raw(&self, id: u32) {
+        self.counters.backing_ids.fetch_sub(1, Relaxed);
+        if let Some(kernel) = self.kernel.get()
+            && let Err(error) = kernel.close_backing(id)
+        {
+            tracing::warn!(id, %error, "a backing id stays registered");
+        }
+    }
+}
+
+pub(super) fn shutting_down() -> FsError {
+    FsError::Local("the worker is shutting down".to_owned())
+}

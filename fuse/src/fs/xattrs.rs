@@ -1,0 +1,75 @@
+//! Extended attributes and statfs.
+//!
+//! Absent attributes are ENODATA, never ENOSYS: that would switch extended attributes off for the
+//! whole mount.
+
+use terrace_cache::hot::Residency;
+
+use super::FileSystem;
+use super::node::Node;
+use crate::namespace::FsError;
+
+const TIER: &str = "user.terrace.tier";
+const CACHE_PATH: &str = "user.terrace.cachepath";
+
+/// Sizes of a mount for statfs(2). A read-only tree has no free space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Totals {
+    /// Bytes of all files, as far as known.
+    pub bytes: u64,
+    /// Number of files, as far as known.
+    pub files: u64,
+}
+
+impl FileSystem {
+    /// Value of an extended attribute.
+    ///
+    /// `user.terrace.tier`: `hot` (complete on this node), `partial`, or `cold`;
+    /// `user.terrace.cachepath`: the file of a complete object; the others are the name space's.
+    pub fn xattr(&self, node: u64, name: &[u8]) -> Result<Vec<u8>, FsError> {
+        if !name.starts_with(b"user.") {
+            return Err(FsError::NoAttribute);
+        }
+        let all = self.xattrs(node)?;
+        let found = all.into_iter().find(|(known, _)| known.as_bytes() == name);
+        found.map(|(_, value)| value).ok_or(FsError::NoAttribute)
+    }
+
+    /// Names of all extended attributes, each ended by a NUL as listxattr(2) wants them.
+    pub fn xattr_names(&self, node: u64) -> Result<Vec<u8>, FsError> {
+        let mut names = Vec::new();
+        for (name, _) in self.xattrs(node)? {
+            names.extend_from_slice(name.as_bytes());
+            names.push(0);
+        }
+        Ok(names)
+    }
+
+    /// Sizes for statfs(2).
+    pub fn totals(&self) -> Totals {
+        let (bytes, files) = self.namespace.totals();
+        Totals { bytes, files }
+    }
+
+    fn xattrs(&self, node: u64) -> Result<Vec<(String, Vec<u8>)>, FsError> {
+        let ino = Node(node).ino();
+        let mut all = self.namespace.attributes(ino)?;
+        // Directories and links have no bytes and so no tier.
+        if let Ok(object) = self.namespace.object(ino) {
+            let tier: &[u8] = match self.cache.hot().peek(&object.digest()) {
+                Some(Residency::Complete) => {
+                    if let Some(backing) = self.object_of(ino)?.backing() {
+                        use std::os::unix::ffi::OsStringExt;
+                        let path = backing.path().into_os_string().into_vec();
+                        all.push((CACHE_PATH.to_owned(), path));
+                    }
+                    b"hot"
+                }
+                Some(Residency::Partial { present_bytes: 1.. }) => b"partial",
+                Some(Residency::Partial { present_bytes: 0 }) | None => b"cold",
+            };
+            all.push((TIER.to_owned(), tier.to_vec()));
+        }
+        Ok(all)
+    }
+}
