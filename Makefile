@@ -11,8 +11,9 @@ export RUSTUP_TOOLCHAIN := $(SAME_TOOLCHAIN)
 endif
 DEMO_ARGS ?=
 BENCH_ARGS ?=
+COLD_ARGS ?=
 
-.PHONY: help build test lint demo bench clean-cache toolchain
+.PHONY: help build test lint demo bench bench-cold clean-cache toolchain
 
 help:
 	@echo 'make demo         build, start a store, mount a data set, compare cold, warm and native reads'
@@ -21,6 +22,7 @@ help:
 	@echo 'make build        the terrace binary'
 	@echo 'make lint         formatting and clippy'
 	@echo 'make bench        the read suites, paired with a native directory (BENCH_ARGS=...)'
+	@echo 'make bench-cold   cold reads, beside the client libraries alone (COLD_ARGS=...)'
 	@echo 'make clean-cache  removes $(CACHE)'
 
 toolchain:
@@ -45,6 +47,10 @@ demo: build
 
 bench: build
 	@deploy/demo/bench.py $(BENCH_ARGS)
+
+bench-cold: build
+	@.ci/packages demo
+	@deploy/demo/cold.py $(COLD_ARGS)
 
 clean-cache:
 	rm -rf $(CACHE)

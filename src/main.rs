@@ -5,6 +5,8 @@ use std::process::ExitCode;
 mod bench;
 mod cli;
 mod control;
+mod doctor;
+mod metrics;
 mod node;
 mod telemetry;
 

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use terrace_cache::store::Credentials;
 
 use super::{Failure, Global};
 use crate::doctor::{self, Outcome, Subject};
@@ -24,10 +25,13 @@ pub(crate) fn run(args: &DoctorArgs, _global: &Global) -> Result<(), Failure> {
     let checks = doctor::examine(&Subject {
         hot: args.hot.clone(),
         sources: args.sources.clone(),
-        credentials: super::credentials(),
+        credentials: Credentials::new(super::credential_environment()),
     });
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&serde_json::json!({ "checks": checks }))?);
+        println!(
+            "{}",
+            serde_json::to_string_pretty(&serde_json::json!({ "checks": checks }))?
+        );
     } else {
         for check in &checks {
             let mark = match check.outcome {
@@ -41,9 +45,15 @@ pub(crate) fn run(args: &DoctorArgs, _global: &Global) -> Result<(), Failure> {
             }
         }
     }
-    let failed = checks.iter().filter(|check| check.outcome == Outcome::Fail).count();
+    let failed = checks
+        .iter()
+        .filter(|check| check.outcome == Outcome::Fail)
+        .count();
     if failed > 0 {
-        return Err(Failure(format!("{failed} of {} checks failed; see above", checks.len())));
+        return Err(Failure(format!(
+            "{failed} of {} checks failed; see above",
+            checks.len()
+        )));
     }
     Ok(())
 }

@@ -13,10 +13,13 @@ use crate::telemetry::{self, LogFormat};
 
 mod bench;
 mod completion;
+mod doctor;
 mod keeper;
 mod mount;
 mod node;
+mod status;
 mod umount;
+mod warm;
 
 /// Datasets at native SSD speed on every node of an ML cluster.
 #[derive(Debug, Parser)]
@@ -61,6 +64,18 @@ enum Command {
     Mount(mount::MountArgs),
     /// Take a mount away, busy or not
     Umount(umount::UmountArgs),
+    /// Bring files into a tier before they are used
+    Warm(warm::WarmArgs),
+    /// Drop files from the hot tier; the store keeps them
+    Evict(warm::EvictArgs),
+    /// Exempt files in the hot tier from eviction
+    Pin(warm::PinArgs),
+    /// End a pin
+    Unpin(warm::PinArgs),
+    /// Show mounts, tiers, hit rates, and what applications waited for
+    Status(status::StatusArgs),
+    /// Say what this machine can do, what is wrong and what to try
+    Doctor(doctor::DoctorArgs),
     /// Run the process that holds the mounts and restarts the worker (usually started by `mount`)
     Keeper(keeper::KeeperArgs),
     /// Run the worker (started by the keeper)
@@ -106,6 +121,12 @@ fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Mount(args) => mount::run(&args, &global),
         Command::Umount(args) => umount::run(&args, &global),
+        Command::Warm(args) => warm::warm(&args, &global),
+        Command::Evict(args) => warm::evict(&args, &global),
+        Command::Pin(args) => warm::pin(&args, true, &global),
+        Command::Unpin(args) => warm::pin(&args, false, &global),
+        Command::Status(args) => status::run(&args, &global),
+        Command::Doctor(args) => doctor::run(&args, &global),
         Command::Keeper(args) => keeper::run(&args, &global),
         Command::Node(args) => node::run(&args, &global),
         Command::Bench(args) => bench::run(&args, &global),

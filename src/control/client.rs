@@ -5,18 +5,18 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use terrace_fuse::keeper::RunDir;
 use tonic::transport::{Channel, Endpoint};
 
-use super::instance::Instance;
 use super::proto::node_client::NodeClient;
 
 /// How long a command waits for the worker's socket; the keeper holds the listener, so a call made
 /// while a worker starts is queued and not refused.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Connects to the worker of `instance`.
-pub(crate) async fn connect(instance: &Instance) -> Result<NodeClient<Channel>> {
-    let socket = instance.node_socket();
+/// Connects to the worker of a node.
+pub(crate) async fn connect(node: &RunDir) -> Result<NodeClient<Channel>> {
+    let socket = node.node_socket();
     let channel = endpoint(&socket)?
         .connect()
         .await

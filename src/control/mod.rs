@@ -8,6 +8,11 @@
 
 pub(crate) mod client;
 pub(crate) mod instance;
+mod jobs;
+pub(crate) mod server;
+mod status;
+mod target;
+pub(crate) mod tiers;
 
 /// Generated messages, client and server.
 #[expect(

@@ -16,7 +16,11 @@ const READAHEAD_KB_WANTED: u64 = 1024;
 
 pub(super) fn examine(hot: &Path) -> Vec<Check> {
     let Some(dir) = hot.ancestors().find(|dir| dir.is_dir()) else {
-        return vec![Check::fail("hot directory", hot.display().to_string(), "name a directory")];
+        return vec![Check::fail(
+            "hot directory",
+            hot.display().to_string(),
+            "name a directory",
+        )];
     };
     let mut checks = vec![file_system(hot, dir), space(dir)];
     checks.extend(readahead(dir));
@@ -26,9 +30,17 @@ pub(super) fn examine(hot: &Path) -> Vec<Check> {
 fn file_system(hot: &Path, dir: &Path) -> Check {
     let name = "hot file system";
     let Ok(stat) = statfs(dir) else {
-        return Check::warn(name, format!("statfs {}", dir.display()), "name a directory");
+        return Check::warn(
+            name,
+            format!("statfs {}", dir.display()),
+            "name a directory",
+        );
     };
-    let place = if dir == hot { String::new() } else { " (to be created)".to_owned() };
+    let place = if dir == hot {
+        String::new()
+    } else {
+        " (to be created)".to_owned()
+    };
     let found = |kind: &str| format!("{}{place}: {kind}", hot.display());
     match stat.filesystem_type() {
         statfs::EXT4_SUPER_MAGIC => Check::ok(name, found("ext4")),
@@ -39,15 +51,21 @@ fn file_system(hot: &Path, dir: &Path) -> Check {
             found("overlayfs"),
             "put the hot directory on a real file system (a host path or local volume)",
         ),
-        statfs::TMPFS_MAGIC => {
-            Check::warn(name, found("tmpfs"), "it is memory: use the node's SSD instead")
-        }
+        statfs::TMPFS_MAGIC => Check::warn(
+            name,
+            found("tmpfs"),
+            "it is memory: use the node's SSD instead",
+        ),
         statfs::FUSE_SUPER_MAGIC | statfs::NFS_SUPER_MAGIC => Check::fail(
             name,
             found("a network or FUSE file system"),
             "use a local disk for the hot tier; a shared file system is for --warm",
         ),
-        other => Check::warn(name, found(&format!("type {:#x}", other.0)), "ext4 and xfs are tested"),
+        other => Check::warn(
+            name,
+            found(&format!("type {:#x}", other.0)),
+            "ext4 and xfs are tested",
+        ),
     }
 }
 

@@ -22,15 +22,20 @@ fn kernel() -> Check {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let release = release.trim();
     match version(release) {
-        Some(found) if found >= PASSTHROUGH_SINCE.max(RESEND_SINCE) => {
-            Check::ok("kernel", format!("Linux {release}: passthrough and take-over of mounts"))
-        }
+        Some(found) if found >= PASSTHROUGH_SINCE.max(RESEND_SINCE) => Check::ok(
+            "kernel",
+            format!("Linux {release}: passthrough and take-over of mounts"),
+        ),
         Some(_) => Check::warn(
             "kernel",
             format!("Linux {release}: no FUSE passthrough, reads go through the daemon"),
             "use Linux 6.9 or later for native speed and for mounts that outlive the worker",
         ),
-        None => Check::warn("kernel", format!("unreadable release `{release}`"), "is this Linux?"),
+        None => Check::warn(
+            "kernel",
+            format!("unreadable release `{release}`"),
+            "is this Linux?",
+        ),
     }
 }
 
@@ -87,7 +92,10 @@ fn files() -> Check {
 
 fn pages() -> Check {
     let path = "/proc/sys/fs/fuse/max_pages_limit";
-    match fs::read_to_string(path).ok().and_then(|text| text.trim().parse::<u64>().ok()) {
+    match fs::read_to_string(path)
+        .ok()
+        .and_then(|text| text.trim().parse::<u64>().ok())
+    {
         Some(pages) if pages < 256 => Check::warn(
             "request size",
             format!("at most {} KiB", pages * 4),

@@ -62,7 +62,12 @@ impl Check {
     }
 
     fn new(name: &str, outcome: Outcome, found: impl Into<String>, hint: &str) -> Self {
-        Self { name: name.to_owned(), outcome, found: found.into(), hint: hint.to_owned() }
+        Self {
+            name: name.to_owned(),
+            outcome,
+            found: found.into(),
+            hint: hint.to_owned(),
+        }
     }
 }
 

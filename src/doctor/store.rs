@@ -9,9 +9,18 @@ pub(super) fn examine(subject: &Subject) -> Vec<Check> {
     if subject.sources.is_empty() {
         return Vec::new();
     }
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
-        Err(error) => return vec![Check::fail("store", format!("start a runtime: {error}"), "")],
+        Err(error) => {
+            return vec![Check::fail(
+                "store",
+                format!("start a runtime: {error}"),
+                "",
+            )];
+        }
     };
     subject
         .sources

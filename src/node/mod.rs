@@ -3,4 +3,7 @@
 //! `assembly` turns a mount's source and options into store -> namespace -> file system and knows
 //! what is mounted (the control service and the metrics read it); the link to the keeper calls it.
 
+pub(crate) mod assembly;
+pub(crate) mod config;
+pub(crate) mod names;
 pub(crate) mod options;

@@ -177,6 +177,11 @@ impl HotTier {
         })
     }
 
+    /// Whether `digest` is exempt from eviction by a pin or a materialized tree, from memory alone.
+    pub fn is_pinned(&self, digest: &Digest) -> bool {
+        self.shared.catalogue().pins.contains_key(digest)
+    }
+
     /// Unlinks the object. `false` when it is not resident, pinned, linked or in use.
     pub fn evict(&self, digest: &Digest) -> Result<bool, HotError> {
         let digest = *digest;

@@ -227,7 +227,12 @@ impl FileSystem {
         file.modes.opened(node.incarnation(), mode);
         let object = Arc::clone(file.object.get_or_insert_with(|| Arc::clone(object)));
         match mode {
-            Mode::Passthrough(_) => self.bump(|counters| &counters.opens_passthrough),
+            Mode::Passthrough(_) => {
+                self.bump(|counters| &counters.opens_passthrough);
+                self.counters
+                    .passthrough_bytes
+                    .fetch_add(object.id().size(), Relaxed);
+            }
             Mode::Cached => {
                 self.bump(|counters| &counters.opens_cached);
                 self.begin_cached(file, node.ino(), &object);

@@ -93,6 +93,7 @@ pub(super) struct Counters {
     pub(super) refused_backings: AtomicU64,
     pub(super) backing_ids: AtomicU64,
     pub(super) read_bytes: AtomicU64,
+    pub(super) passthrough_bytes: AtomicU64,
 }
 
 /// A mount's counters at one moment.
@@ -122,6 +123,9 @@ pub struct FileSystemStatus {
     pub open_handles: u64,
     /// Bytes answered to READ requests (passthrough reads never come here).
     pub read_bytes: u64,
+    /// Lengths of the files opened for passthrough, summed over opens: what the kernel may read
+    /// without asking.
+    pub passthrough_bytes: u64,
     /// Requests by operation.
     pub requests: BTreeMap<&'static str, u64>,
     /// Failed requests by kind of error.
@@ -156,6 +160,7 @@ impl Counters {
             backing_ids: count(&self.backing_ids),
             open_handles: 0,
             read_bytes: count(&self.read_bytes),
+            passthrough_bytes: count(&self.passthrough_bytes),
             requests: Operation::ALL
                 .iter()
                 .map(|operation| (operation.name(), count(&self.requests[*operation as usize])))

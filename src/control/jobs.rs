@@ -1,0 +1,112 @@
+//! Long work on many objects: warming up with honest progress.
+//!
+//! Progress is counted in bytes that are at rest in the tier; totals grow while the listing runs and
+//! are final when `listed` is set, and the job is `finished` only after the last file. At most
+//! [`FILES_AT_ONCE`] files are on their way; the fill engine bounds their bytes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use terrace_cache::fill::Object;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tonic::Status;
+
+use super::proto::WarmProgress;
+use super::target::Found;
+use crate::node::assembly::Node;
+
+/// Files filled at once: enough to hide the latency of a store behind small files.
+const FILES_AT_ONCE: usize = 64;
+/// How often a waiting client hears of progress.
+const REPORT_EVERY: Duration = Duration::from_millis(250);
+
+/// What to do with each file.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Plan {
+    /// Exempt from eviction once filled.
+    pub(super) pin: bool,
+    /// Into the warm tier only.
+    pub(super) warm_only: bool,
+}
+
+/// Progress as a client sees it.
+pub(super) type Reports = mpsc::Sender<Result<WarmProgress, Status>>;
+
+/// Fills every object of `found`. Ends early when `reports` is given and its client has gone.
+pub(super) async fn warm(node: Arc<Node>, mut found: Found, plan: Plan, reports: Option<Reports>) {
+    let mut job = Job {
+        progress: WarmProgress::default(),
+        running: JoinSet::new(),
+    };
+    let mut tick = tokio::time::interval(REPORT_EVERY);
+    let mut listed = false;
+    while !listed || !job.running.is_empty() {
+        let room = job.running.len() < FILES_AT_ONCE;
+        tokio::select! {
+            next = found.next(&node), if room && !listed => match next {
+                Some(Ok(object)) => job.begin(&node, object, plan),
+                Some(Err(error)) => job.fail(error),
+                None => listed = true,
+            },
+            Some(done) = job.running.join_next(), if !job.running.is_empty() => match done {
+                Ok(Ok(bytes)) => {
+                    job.progress.files_done += 1;
+                    job.progress.bytes_done += bytes;
+                }
+                Ok(Err(error)) => job.fail(error),
+                Err(error) => job.fail(error.to_string()),
+            },
+            _ = tick.tick() => {
+                job.progress.listed = listed;
+                if let Some(reports) = &reports {
+                    if reports.is_closed() {
+                        return;
+                    }
+                    // A slow client misses a report, never blocks the job.
+                    reports.try_send(Ok(job.progress.clone())).ok();
+                }
+            }
+        }
+    }
+    job.progress.listed = true;
+    job.progress.finished = true;
+    if let Some(reports) = reports {
+        reports.send(Ok(job.progress)).await.ok();
+    }
+}
+
+struct Job {
+    progress: WarmProgress,
+    running: JoinSet<Result<u64, String>>,
+}
+
+impl Job {
+    fn begin(&mut self, node: &Arc<Node>, object: Arc<Object>, plan: Plan) {
+        self.progress.files_total += 1;
+        self.progress.bytes_total += object.id().size();
+        let node = Arc::clone(node);
+        self.running.spawn(async move {
+            let size = object.id().size();
+            if plan.warm_only {
+                return Err("this mount has no warm tier; mount with --warm".to_owned());
+            }
+            object.fill().await.map_err(|error| error.to_string())?;
+            if plan.pin {
+                let digest = object.id().digest();
+                node.cache()
+                    .hot()
+                    .pin(&digest, true)
+                    .map_err(|error| error.to_string())?;
+            }
+            Ok(size)
+        });
+    }
+
+    fn fail(&mut self, error: String) {
+        self.progress.files_failed += 1;
+        if self.progress.error.is_empty() {
+            self.progress.error = error;
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! The worker's part of `terrace status --json`.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use terrace_cache::units::ByteSize;
+
+use super::tiers::tiers;
+use crate::node::assembly::{Mounted, Node};
+
+/// A tier that readers waited for longer than this share of the worker's life is worth a line.
+const SLOW_SHARE: f64 = 0.1;
+
+/// See `docs/OPERATIONS.md` for the fields.
+pub(super) fn document(node: &Arc<Node>) -> Value {
+    let stats = node.cache().stats();
+    let usage = node.cache().hot().usage();
+    let tiers = tiers(node);
+    let life = node.started().elapsed().as_secs_f64();
+    let slow: Vec<String> = tiers
+        .iter()
+        .filter(|tier| tier.waited_seconds > life * SLOW_SHARE)
+        .map(|tier| {
+            format!(
+                "applications waited {:.1}s for the {} tier in {life:.0}s",
+                tier.waited_seconds, tier.name
+            )
+        })
+        .collect();
+    json!({
+        "hot": node.config().cache.hot.dir,
+        "version": env!("CARGO_PKG_VERSION"),
+        "mounts": node.mounts().iter().map(|mount| describe(mount)).collect::<Vec<_>>(),
+        "tiers": tiers,
+        "slow": slow,
+        "fill": {
+            "in_flight_bytes": stats.in_flight_bytes, "fetched_bytes": stats.fetched_bytes,
+            "parts": stats.parts, "parts_failed": stats.parts_failed,
+            "parts_cancelled": stats.parts_cancelled, "joined": stats.joined,
+            "fills": stats.fills, "fills_failed": stats.fills_failed,
+            "hot_refused": stats.hot_refused, "objects": stats.objects,
+        },
+        "hot_tier": {
+            "objects": usage.objects, "pinned": usage.pinned, "zombie_bytes": usage.zombie_bytes,
+            "pending": usage.pending, "quarantined": usage.quarantined,
+            "disk": format!("{:?}", usage.disk).to_lowercase(),
+        },
+    })
+}
+
+fn describe(mount: &Mounted) -> Value {
+    let status = mount.fs.status();
+    let store = mount.store.stats();
+    let requests: Vec<Value> = store
+        .requests
+        .iter()
+        .map(|r| json!({"operation": r.operation, "outcome": r.outcome, "count": r.count}))
+        .collect();
+    json!({
+        "id": mount.spec.id,
+        "snapshot": mount.options.snapshot,
+        "small_files": mount.options.small_files,
+        "passthrough": {"on": status.passthrough, "off_because": status.passthrough_off_because},
+        "opens": {"passthrough": status.opens_passthrough, "cached": status.opens_cached},
+        "passthrough_bytes": status.passthrough_bytes,
+        "handles": status.open_handles,
+        "reincarnations": status.reincarnations,
+        "requests": status.requests,
+        "errors": status.errors,
+        "store": {
+            "requests": requests, "bytes": store.bytes, "retries": store.retries,
+            "throttled": store.throttled, "in_flight": store.in_flight,
+            "hidden_keys": store.hidden_keys,
+        },
+        "summary": format!(
+            "passthrough {}, {} open, {} from the store",
+            if status.passthrough { "on" } else { "off" },
+            status.open_handles,
+            ByteSize(store.bytes),
+        ),
+    })
+}
