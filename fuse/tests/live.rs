@@ -395,10 +395,10 @@ fn a_scan_sees_everything_that_stays_exactly_once() {
             round += 1;
             world
                 .store
-                .put(&format!("k{:05}", (round * 977) % 10_000 | 1), round);
+                .put(&format!("k{:05}", ((round * 977) % 10_000) | 1), round);
             world
                 .store
-                .remove(&format!("k{:05}", (round * 331) % 10_000 | 1));
+                .remove(&format!("k{:05}", ((round * 331) % 10_000) | 1));
             world.clock.advance(Duration::from_millis(700));
             page(&names, Ino::ROOT, 0, 1).await.unwrap();
         }

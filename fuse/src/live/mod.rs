@@ -80,6 +80,9 @@ pub struct LiveStats {
     pub listed: u64,
 }
 
+/// (parent, name) -> what was found there.
+type Names = Bounded<(Ino, Box<[u8]>), Binding>;
+
 #[derive(Debug)]
 struct Inner {
     lister: Arc<dyn Lister>,
@@ -90,7 +93,7 @@ struct Inner {
     clock: Arc<dyn Clock>,
     manners: Arc<Manners>,
     listings: Listings,
-    names: Mutex<Bounded<(Ino, Box<[u8]>), Binding>>,
+    names: Mutex<Names>,
     /// Names asked for one by one, per directory: tells when a listing would be cheaper.
     asked: Mutex<Bounded<Ino, u32>>,
     flights: Flights<(Ino, Box<str>), Result<Attr, FsError>>,

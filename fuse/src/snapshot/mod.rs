@@ -129,6 +129,21 @@ impl Snapshot {
         self.pages.header().entries
     }
 
+    /// Number of regular files.
+    pub fn files(&self) -> u64 {
+        self.pages.header().files
+    }
+
+    /// The bytes of the snapshot file.
+    pub fn bytes(&self) -> &[u8] {
+        self.pages.all()
+    }
+
+    /// The directory an entry is in; the root is in itself.
+    pub fn parent(&self, ino: Ino) -> Result<Ino, FsError> {
+        Ok(Ino(u64::from(self.row(ino)?.1.parent) + 1))
+    }
+
     /// SHA-256 of the file: the snapshot's name. Reads all of it.
     pub fn digest(&self) -> Digest {
         Digest(Sha256::digest(self.pages.all()).into())
