@@ -34,6 +34,7 @@ mod reads;
 mod recent;
 mod recover;
 mod reincarnate;
+mod siblings;
 mod status;
 mod xattrs;
 
@@ -133,6 +134,7 @@ pub struct FileSystem {
     files: files::Files,
     idle: files::Idle,
     places: reincarnate::Places,
+    siblings: siblings::Siblings,
     notices: OnceLock<reincarnate::Notices>,
     stateless: Mutex<recent::Recent<Ino, Arc<files::Reader>>>,
     counters: status::Counters,
@@ -161,6 +163,7 @@ impl FileSystem {
             files: files::Files::new(),
             idle: files::Idle::new(idle_backings),
             places: reincarnate::Places::default(),
+            siblings: siblings::Siblings::new(),
             notices: OnceLock::new(),
             stateless: Mutex::new(recent::Recent::new(STATELESS_READERS)),
             counters: status::Counters::default(),

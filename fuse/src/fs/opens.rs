@@ -70,6 +70,9 @@ impl FileSystem {
         if let Some(opened) = self.open_as_bound(node, unique, &object)? {
             return Ok(opened);
         }
+        if admission == Admission::Keep && object.id().size() <= self.config.fill_on_open {
+            self.fetch_siblings(node.ino(), !*object.filled().borrow());
+        }
         let backing = self.complete_file(&object, admission).await?;
         self.open_free(node, unique, &object, backing)
     }
