@@ -139,8 +139,11 @@ impl Orders for TinyOrders {
     fn attach(&mut self, id: &str, device: Device) {
         let link = self.0.clone();
         let config = SessionConfig::default();
-        let session =
-            serve_filesystem(Tiny, device, &config, |reply| link.answered(id, reply)).unwrap();
+        let session = serve_filesystem(Tiny, device, &config, |reply| {
+            link.answered(id, reply);
+            Ok(())
+        })
+        .unwrap();
         link.mounted(id);
         let id = id.to_owned();
         std::thread::spawn(move || {

@@ -14,6 +14,7 @@ use crate::telemetry::{self, LogFormat};
 mod bench;
 mod completion;
 mod doctor;
+mod foreground;
 mod keeper;
 mod mount;
 mod node;

@@ -1,11 +1,19 @@
 //! `terrace mount`: find or start the keeper of the hot directory and ask it for a mount.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::Duration;
 
+use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
+use terrace_cache::store::StoreUrl;
 use terrace_cache::units::{ByteSize, Span};
+use terrace_fuse::keeper::{
+    ClientError, KeeperClient, KernelOptions, MountSpec, RunDir, Secrets, kernel,
+};
 
-use super::{Failure, Global};
+use super::{Failure, Global, foreground, keeper, umount};
+use crate::node::options::MountOptions;
 
 /// What opens of a mount are tuned for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -60,7 +68,11 @@ pub(crate) struct MountArgs {
     /// Stay until unmounted or interrupted (then unmount)
     #[arg(long)]
     pub(crate) foreground: bool,
-    /// Mount options, comma separated: ro, nosuid, nodev, noexec, noatime, allow_other
+    /// Say what was mounted
+    #[arg(long, short)]
+    pub(crate) verbose: bool,
+    /// Mount options, comma separated: ro, nosuid, nodev, noatime and allow_other (always on),
+    /// noexec, noallow_other, nonempty, read_ahead_kb=KIB
     #[arg(short = 'o', value_name = "OPTS", value_delimiter = ',')]
     pub(crate) options: Vec<String>,
 }
@@ -72,6 +84,176 @@ fn octal(text: &str) -> Result<u16, String> {
         .ok_or_else(|| format!("`{text}` is not an octal mode such as 0444"))
 }
 
-pub(crate) fn run(args: &MountArgs, _global: &Global) -> Result<(), Failure> {
-    Err(Failure(format!("mount {}: not wired yet", args.source)))
+/// Options of mount(8) that are understood; the first ones are always on.
+const ALWAYS_ON: [&str; 5] = ["ro", "nosuid", "nodev", "noatime", "allow_other"];
+
+/// How long a mount may take: reaching the store has deadlines of its own.
+const MOUNT_LIMIT: Duration = Duration::from_secs(150);
+
+/// How long the first answer of a new mount may take.
+const ANSWER_LIMIT: Duration = Duration::from_secs(60);
+
+/// How often a keeper that is just ending or changing hands is asked again.
+const ATTEMPTS: usize = 8;
+
+pub(crate) fn run(args: &MountArgs, global: &Global) -> Result<(), Failure> {
+    let what = || format!("mount {} on {}", args.source, args.mountpoint.display());
+    let url: StoreUrl = args
+        .source
+        .parse()
+        .map_err(|error| Failure(format!("{}: {error}", what())))?;
+    tracing::debug!(store = %url.root(), "source");
+    if !nix::unistd::geteuid().is_root() {
+        tracing::warn!("mounting needs root or CAP_SYS_ADMIN");
+    }
+    let mountpoint = check_mountpoint(args, global).with_context(what)?;
+    let config = keeper::node_config(global, args.hot.as_deref(), args.hot_size)?;
+    let run = RunDir::for_hot(&global.run_base(), &config.cache.hot.dir)
+        .with_context(|| format!("use the hot directory {}", config.cache.hot.dir.display()))?;
+    // Before the first thread: only then every thread leaves the signals to us.
+    let ends = if args.foreground {
+        Some(foreground::Ends::watch()?)
+    } else {
+        None
+    };
+    let spec = spec(args, mountpoint.clone()).with_context(what)?;
+    ask(&spec, &|| {
+        keeper::find_or_start(&run, &config, global, MOUNT_LIMIT)
+    })
+    .with_context(what)?;
+    if let Err(error) = answers(&mountpoint) {
+        umount::umount(&mountpoint, &global.run_base()).ok();
+        return Err(Failure(format!("{}: {error:#}", what())));
+    }
+    if args.verbose {
+        println!("{} is mounted on {}", args.source, mountpoint.display());
+    }
+    match ends {
+        None => Ok(()),
+        Some(ends) => Ok(ends.wait(&mountpoint, &global.run_base())?),
+    }
+}
+
+/// Refuses what cannot be mounted on, and removes what a dead node left there.
+fn check_mountpoint(args: &MountArgs, global: &Global) -> anyhow::Result<PathBuf> {
+    let path = umount::canonical_mountpoint(&args.mountpoint)
+        .context("look at the mount point; its parent directory must exist")?;
+    if let Some(entry) = kernel::find_mount(&path).context("read the mount table")? {
+        let dead = entry.fs_type == kernel::FS_TYPE && is_dead(&path);
+        if !dead {
+            bail!(
+                "{} is mounted there already; terrace umount it first",
+                entry.source
+            );
+        }
+        tracing::info!(mountpoint = %path.display(), "a dead mount is removed");
+        umount::umount(&path, &global.run_base())?;
+    }
+    let metadata = match std::fs::metadata(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            bail!("the mount point does not exist; mkdir it first")
+        }
+        other => other.context("look at the mount point")?,
+    };
+    if !metadata.is_dir() {
+        bail!("the mount point is not a directory");
+    }
+    let mut entries = std::fs::read_dir(&path).context("read the mount point")?;
+    if entries.next().is_some() && !args.options.iter().any(|option| option == "nonempty") {
+        bail!("the mount point is not empty; use an empty directory, or -o nonempty to cover it");
+    }
+    Ok(path)
+}
+
+/// Whether the connection of a mount has ended: the kernel then answers by itself. A mount whose
+/// worker merely hangs does not answer, and is not dead.
+fn is_dead(path: &Path) -> bool {
+    let path = path.to_owned();
+    let (sender, receiver) = mpsc::sync_channel(1);
+    std::thread::spawn(move || sender.send(std::fs::metadata(path)).ok());
+    matches!(
+        receiver.recv_timeout(Duration::from_secs(1)),
+        Ok(Err(error)) if matches!(error.raw_os_error(), Some(nix::libc::ENOTCONN | nix::libc::ECONNABORTED))
+    )
+}
+
+fn spec(args: &MountArgs, mountpoint: PathBuf) -> anyhow::Result<MountSpec> {
+    let options = MountOptions {
+        snapshot: args.snapshot,
+        small_files: args.profile == ProfileArg::SmallFiles,
+        ttl: args.ttl,
+        uid: args.uid.unwrap_or_else(|| nix::unistd::getuid().as_raw()),
+        gid: args.gid.unwrap_or_else(|| nix::unistd::getgid().as_raw()),
+        file_mode: args.file_mode,
+        dir_mode: args.dir_mode,
+        warm: args.warm.as_deref().map(std::path::absolute).transpose()?,
+    };
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/uuid").context("make an id")?;
+    Ok(MountSpec {
+        id: id.trim().to_owned(),
+        mountpoint,
+        source: args.source.clone(),
+        kernel: kernel_options(&args.options)?,
+        options: serde_json::to_value(options).context("encode the options")?,
+        credentials: Secrets(super::credential_environment()),
+    })
+}
+
+fn kernel_options(options: &[String]) -> anyhow::Result<KernelOptions> {
+    let mut kernel = KernelOptions::default();
+    for option in options {
+        match option.split_once('=') {
+            None if option == "noexec" => kernel.noexec = true,
+            None if option == "noallow_other" => kernel.allow_other = false,
+            None if option == "nonempty" || ALWAYS_ON.contains(&option.as_str()) => {}
+            Some(("read_ahead_kb", kib)) => {
+                kernel.read_ahead_kb = kib
+                    .parse()
+                    .with_context(|| format!("understand the option {option}"))?;
+            }
+            _ => bail!(
+                "option {option} is not known; known are {}, noexec, noallow_other, nonempty, \
+                 read_ahead_kb=KIB",
+                ALWAYS_ON.join(", ")
+            ),
+        }
+    }
+    Ok(kernel)
+}
+
+/// Asks the keeper for the mount, again when it was just ending or changing hands.
+fn ask(spec: &MountSpec, keeper: &dyn Fn() -> anyhow::Result<KeeperClient>) -> anyhow::Result<()> {
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
+        let error = match keeper()?.mount(spec.clone()) {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        let passing = match &error {
+            ClientError::Gone | ClientError::Absent => true,
+            ClientError::Refused(failure) => failure.again,
+            ClientError::TimedOut(_) | ClientError::Io(_) => false,
+        };
+        if !passing || attempt == ATTEMPTS {
+            return Err(error.into());
+        }
+        keeper::pause(100);
+    }
+}
+
+/// Waits for the first answers of the mount: statfs and the root's listing.
+fn answers(mountpoint: &Path) -> anyhow::Result<()> {
+    let path = mountpoint.to_owned();
+    let (sender, receiver) = mpsc::sync_channel(1);
+    std::thread::spawn(move || {
+        let answer = nix::sys::statvfs::statvfs(&path)
+            .map_err(std::io::Error::from)
+            .and_then(|_| std::fs::read_dir(&path)?.next().transpose().map(drop));
+        sender.send(answer).ok();
+    });
+    match receiver.recv_timeout(ANSWER_LIMIT) {
+        Ok(answer) => answer.context("read the mounted directory; see worker.log"),
+        Err(_) => bail!("the mount does not answer within {ANSWER_LIMIT:?}; see worker.log"),
+    }
 }

@@ -1,4 +1,4 @@
-//! `terrace node`.
+//! `terrace node`: the worker; the keeper starts it with its link as standard input.
 
 use clap::Args;
 
@@ -9,5 +9,5 @@ use super::{Failure, Global};
 pub(crate) struct NodeArgs {}
 
 pub(crate) fn run(_args: &NodeArgs, _global: &Global) -> Result<(), Failure> {
-    Err(Failure("node: not wired yet".to_owned()))
+    Ok(crate::node::link::run()?)
 }

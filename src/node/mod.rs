@@ -5,5 +5,6 @@
 
 pub(crate) mod assembly;
 pub(crate) mod config;
+pub(crate) mod link;
 pub(crate) mod names;
 pub(crate) mod options;

@@ -44,7 +44,8 @@ pub struct KeeperConfig {
     pub run: RunDir,
     /// How to start a worker.
     pub worker: WorkerCommand,
-    /// Configuration passed to the worker; `None`: as the keeper had it that is taken over.
+    /// Configuration passed to the worker; `None`: as the keeper had it that is taken over, and
+    /// `abort_after` and `stay` too.
     pub node: Option<serde_json::Value>,
     /// A mount that no worker serves for so long is aborted.
     pub abort_after: Duration,

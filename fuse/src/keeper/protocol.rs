@@ -211,6 +211,18 @@ pub(super) struct State {
     pub(super) worker_pid: Option<u32>,
     /// Configuration of the worker.
     pub(super) node: serde_json::Value,
+    /// What a keeper was told besides; an orphan does not know.
+    #[serde(default)]
+    pub(super) keeper: Option<Inherited>,
+}
+
+/// Settings of a keeper that a keeper without settings of its own takes over.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct Inherited {
+    /// Milliseconds until an unserved mount is aborted.
+    pub(super) abort_after_ms: u64,
+    /// Go on when the last mount is gone.
+    pub(super) stay: bool,
 }
 
 /// One mount with its kernel state.

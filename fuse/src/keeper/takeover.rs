@@ -25,7 +25,7 @@ use super::kernel;
 use super::link::{Link, LinkListener};
 use super::mounts::{Attached, Mount, Phase};
 use super::process::Process;
-use super::protocol::{Held, PROTOCOL, Reply, Request, State};
+use super::protocol::{Held, Inherited, PROTOCOL, Reply, Request, State};
 use super::spec::Failure;
 use super::supervise::Worker;
 
@@ -192,8 +192,13 @@ impl Keeper {
             adopt,
         };
         tracing::info!(mounts = mounts.len(), "taken over from another keeper");
+        let mut config = config.clone();
+        if let (None, Some(inherited)) = (&config.node, state.keeper) {
+            config.abort_after = Duration::from_millis(inherited.abort_after_ms);
+            config.stay = inherited.stay;
+        }
         let configuration = config.node.clone().unwrap_or(state.node);
-        let mut keeper = Self::new(config.clone(), configuration, File::from(lock), listeners);
+        let mut keeper = Self::new(config, configuration, File::from(lock), listeners);
         keeper.hold(mounts);
         if let (Some(link), Some(pidfd), Some(pid)) =
             (descriptors.next(), descriptors.next(), state.worker_pid)
@@ -290,6 +295,11 @@ impl Keeper {
             mounts: u32::try_from(self.mounts.len()).unwrap_or(u32::MAX),
             worker_pid: self.worker.as_ref().map(|worker| worker.process.pid),
             node: self.node.clone(),
+            keeper: Some(Inherited {
+                abort_after_ms: u64::try_from(self.config.abort_after.as_millis())
+                    .unwrap_or(u64::MAX),
+                stay: self.config.stay,
+            }),
         };
         link.send(&Reply::HandingOver(state), &descriptors)?;
         for mount in self.mounts.values() {

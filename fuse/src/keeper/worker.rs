@@ -314,6 +314,7 @@ impl WorkerLink {
             mounts: u32::try_from(attached.len()).unwrap_or(u32::MAX),
             worker_pid: Some(std::process::id()),
             node: self.shared.node.clone(),
+            keeper: None,
         };
         link.send(
             &state,

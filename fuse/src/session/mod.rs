@@ -18,11 +18,14 @@ mod init;
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use fuser::{Config, Notifier, Session, SessionACL};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
 
+use crate::adapter::{self, Adapter};
+use crate::fs::FileSystem;
 use crate::keeper::InitRecord;
 
 /// `FUSE_NOTIFY_RESEND` of linux/fuse.h.
@@ -74,8 +77,25 @@ impl SessionHandle {
     }
 }
 
-/// Serves `filesystem` on `device`. `on_answered` gets the answer to FUSE_INIT once the kernel has
-/// it, and is called before any request is served.
+/// Serves `fs` on `device`. `on_answered` gets the answer to FUSE_INIT once the kernel has it, and is
+/// called before any request is served.
+///
+/// Errors: as [`serve_filesystem`].
+pub fn serve(
+    fs: Arc<FileSystem>,
+    device: Device,
+    config: &SessionConfig,
+    on_answered: impl FnOnce(&[u8]),
+) -> io::Result<SessionHandle> {
+    let kernel = device.fd.try_clone()?;
+    let adapter = Adapter::new(Arc::clone(&fs));
+    serve_filesystem(adapter, device, config, |reply| {
+        on_answered(reply);
+        adapter::connect(&fs, kernel.as_fd())
+    })
+}
+
+/// Serves an implementation of the library's trait, as [`serve`]; an error of `on_answered` ends it.
 ///
 /// Errors: `NotConnected` when the connection has been ended, `Unsupported` when the kernel cannot
 /// send requests again (before 6.9) after another worker had served the mount.
@@ -83,7 +103,7 @@ pub fn serve_filesystem<F: fuser::Filesystem + 'static>(
     filesystem: F,
     device: Device,
     config: &SessionConfig,
-    on_answered: impl FnOnce(&[u8]),
+    on_answered: impl FnOnce(&[u8]) -> io::Result<()>,
 ) -> io::Result<SessionHandle> {
     let (library_end, our_end) = socketpair(
         AddressFamily::Unix,
@@ -105,7 +125,7 @@ pub fn serve_filesystem<F: fuser::Filesystem + 'static>(
     reply.truncate(length);
     init::check_reply(&reply)?;
     let taken_over = answer_kernel(&device, &reply)?;
-    on_answered(device.init.reply.as_deref().unwrap_or(&reply));
+    on_answered(device.init.reply.as_deref().unwrap_or(&reply))?;
     replace_descriptor(&device.fd, session.as_fd())?;
     drop(our_end);
     if taken_over {

@@ -1,0 +1,227 @@
+//! The worker process: carries out the keeper's orders with the pieces of a [`Node`].
+//!
+//! Start: greeting, link thread (pings are answered from here on), runtime, tiers, `Ready`. Mounts
+//! ordered meanwhile wait for the tiers; those that applications wait for come first, and nothing
+//! optional (metrics, services) is begun before.
+//!
+//! ```text
+//! order      task                                             told
+//! mount      prepare (reach the store, build)                 prepared | failed
+//! mount+dev  prepare without asking the store, then serve     answered, mounted | failed
+//! attach     serve what was prepared                          answered, mounted | failed
+//! unmounted  forget
+//! stop       flush the tiers, end the process
+//! ```
+//! A session that fails although the kernel still has the connection is an unknown state: the
+//! process aborts, and the next worker begins from a known one.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use terrace_fuse::keeper::worker::{Greeting, Orders, WorkerLink};
+use terrace_fuse::keeper::{Failure, MountSpec};
+use terrace_fuse::live::Opening;
+use terrace_fuse::session::{self, Device, SessionConfig};
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::SetOnce;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::assembly::{Mounted, Node};
+use super::config::NodeConfig;
+use crate::control;
+
+/// Time to flush the tiers at an orderly end; the keeper allows 20 seconds for everything.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
+
+/// Threads of the runtime: network, fills and checksums; hits are answered on session threads.
+const RUNTIME_THREADS: usize = 4;
+
+/// Runs a worker until its keeper stops it, or until it is an orphan without mounts.
+pub(crate) fn run() -> Result<()> {
+    let (link, greeting) = WorkerLink::greeted().context(
+        "take the keeper's orders from standard input; workers are started by terrace mount",
+    )?;
+    prepare_process();
+    let config: NodeConfig = match serde_json::from_value(greeting.node.clone()) {
+        Ok(config) => config,
+        Err(error) => {
+            let failure = Failure::new(&error, "upgrade the keeper too: terrace keeper --upgrade");
+            link.fatal(failure);
+            return Err(error).context("read the configuration of the keeper");
+        }
+    };
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(RUNTIME_THREADS)
+        .thread_name("terrace-io")
+        .enable_all()
+        .build()
+        .context("start the runtime")?;
+    let worker = Worker {
+        link: link.clone(),
+        node: Arc::new(SetOnce::new()),
+        runtime: runtime.handle().clone(),
+        tasks: TaskTracker::new(),
+        stop: CancellationToken::new(),
+        session: SessionConfig {
+            threads: config.fuse.threads,
+        },
+    };
+    let mut orders = worker.clone();
+    std::thread::Builder::new()
+        .name("link".to_owned())
+        .spawn(move || link.run(&mut orders))
+        .context("start the link thread")?;
+    let result = worker.serve(config, greeting, &runtime);
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    result
+}
+
+/// What the kernel should allow and spare: as many open files as possible (one per backing file),
+/// and, unlike the keeper, no protection from the out-of-memory killer.
+fn prepare_process() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+    {
+        tracing::warn!(%error, "limit of open files not raised");
+    }
+    if let Err(error) = std::fs::write("/proc/self/oom_score_adj", "0") {
+        tracing::debug!(%error, "oom_score_adj not reset");
+    }
+}
+
+/// What every order needs; clones share it.
+#[derive(Clone, Debug)]
+struct Worker {
+    link: WorkerLink,
+    /// Set when the tiers are open.
+    node: Arc<SetOnce<Arc<Node>>>,
+    runtime: Handle,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    session: SessionConfig,
+}
+
+impl Worker {
+    fn serve(
+        &self,
+        config: NodeConfig,
+        greeting: Greeting,
+        runtime: &tokio::runtime::Runtime,
+    ) -> Result<()> {
+        let node = Node::open(config, self.runtime.clone()).inspect_err(|error| {
+            let hint = "check the hot directory: terrace doctor --hot DIR";
+            self.link.fatal(Failure::new(format!("{error:#}"), hint));
+        })?;
+        if self.node.set(Arc::clone(&node)).is_err() {
+            unreachable!("the tiers are opened once");
+        }
+        self.link.ready();
+        runtime.block_on(async {
+            let services = std::os::unix::net::UnixListener::from(greeting.services);
+            let control = control::server::serve(Arc::clone(&node), services, self.stop.clone())
+                .inspect_err(|error| tracing::error!(%error, "no control socket"))
+                .ok();
+            self.stop.cancelled().await;
+            self.tasks.close();
+            if tokio::time::timeout(SHUTDOWN_LIMIT, node.shutdown())
+                .await
+                .is_err()
+            {
+                tracing::warn!("tiers not flushed in time; the next start checks them");
+            }
+            if let Some(control) = control {
+                control.abort();
+            }
+        });
+        Ok(())
+    }
+
+    /// Prepares a mount, and serves it when there is a device.
+    async fn mount(self, spec: MountSpec, handles: OwnedFd, device: Option<Device>) {
+        let node = Arc::clone(self.node.wait().await);
+        let opening = if device.is_some() {
+            Opening::TakeOver
+        } else {
+            Opening::Mount
+        };
+        match (node.prepare(&spec, handles, opening).await, device) {
+            (Err(failure), _) => self.link.failed(&spec.id, failure),
+            (Ok(_), None) => self.link.prepared(&spec.id),
+            (Ok(mounted), Some(device)) => self.begin_session(mounted, device).await,
+        }
+    }
+
+    async fn attach(self, id: String, device: Device) {
+        let node = self.node.wait().await;
+        let mounted = node
+            .mounts()
+            .into_iter()
+            .find(|mounted| mounted.spec.id == id);
+        match mounted {
+            Some(mounted) => self.begin_session(mounted, device).await,
+            None => self
+                .link
+                .failed(&id, Failure::passing("the mount was not prepared")),
+        }
+    }
+
+    /// The handshake is a few system calls, but the library may log and allocate 16 MiB: not on a
+    /// thread that answers requests.
+    async fn begin_session(self, mounted: Arc<Mounted>, device: Device) {
+        let id = mounted.spec.id.clone();
+        let link = self.link.clone();
+        let begun = tokio::task::spawn_blocking(move || self.session(&mounted, device)).await;
+        let failed = match begun {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(error) => error.to_string(),
+        };
+        let hint = "terrace doctor tells what this kernel lacks";
+        link.failed(&id, Failure::new(format!("serve: {failed}"), hint));
+    }
+
+    fn session(self, mounted: &Mounted, device: Device) -> std::io::Result<()> {
+        let id = mounted.spec.id.clone();
+        let answered = |reply: &[u8]| self.link.answered(&id, reply);
+        let session = session::serve(Arc::clone(&mounted.fs), device, &self.session, answered)?;
+        self.link.mounted(&id);
+        let watcher = std::thread::Builder::new().name("session".to_owned());
+        watcher.spawn(move || {
+            if let Err(error) = session.join() {
+                tracing::error!(%error, mount = %id, "session failed; the worker starts anew");
+                std::process::abort();
+            }
+            if let Some(node) = self.node.get() {
+                node.forget(&id);
+            }
+            self.link.ended(&id);
+        })?;
+        Ok(())
+    }
+}
+
+impl Orders for Worker {
+    fn mount(&mut self, spec: MountSpec, handles: OwnedFd, device: Option<Device>) {
+        let task = self.clone().mount(spec, handles, device);
+        self.tasks.spawn_on(task, &self.runtime);
+    }
+
+    fn attach(&mut self, id: &str, device: Device) {
+        let task = self.clone().attach(id.to_owned(), device);
+        self.tasks.spawn_on(task, &self.runtime);
+    }
+
+    fn unmounted(&mut self, id: &str) {
+        if let Some(node) = self.node.get() {
+            node.forget(id);
+        }
+    }
+
+    fn stop(&mut self) {
+        self.stop.cancel();
+    }
+}
