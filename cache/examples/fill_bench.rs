@@ -64,6 +64,9 @@ async fn main() -> Result<()> {
     if !small.is_empty() {
         epoch(&hot, &source, &small).await?;
     }
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let peak = status.lines().find(|line| line.starts_with("VmHWM")).unwrap_or("VmHWM: unknown");
+    println!("peak resident set {}", peak.trim_start_matches("VmHWM:").trim());
     Ok(())
 }
 
@@ -119,6 +122,7 @@ async fn sequential(hot: &Path, source: &Arc<dyn Source>, ids: &[ObjectId]) -> R
     let bytes: u64 = ids.iter().map(ObjectId::size).sum();
     let speed = |start: Instant| bytes as f64 / 1e6 / start.elapsed().as_secs_f64();
     let mut rounds: [Vec<f64>; 3] = Default::default();
+    let mut counters = None;
     for _ in 0..ROUNDS {
         let start = Instant::now();
         for id in ids {
@@ -143,8 +147,9 @@ async fn sequential(hot: &Path, source: &Arc<dyn Source>, ids: &[ObjectId]) -> R
         }
         rounds[2].push(speed(start));
         cache_now.shutdown().await;
-        println!("{stats:?}");
+        counters = Some(stats);
     }
+    println!("last cold read: {counters:?}");
     let [plain, read, fill] = rounds.map(median);
     println!(
         "large: {} objects, {} MB, median MB/s of {ROUNDS} rounds",

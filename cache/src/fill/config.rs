@@ -25,7 +25,7 @@ pub struct CacheConfig {
     /// all of them together use half of `window`. Default: 32MiB.
     pub readahead: ByteSize,
     /// Bytes read in sequence after which the reader is taken to want the whole object.
-    /// Default: 32MiB.
+    /// Default: 16MiB.
     pub whole_after: ByteSize,
 }
 
@@ -37,7 +37,7 @@ impl Default for CacheConfig {
             part: ByteSize(8 << 20),
             parts_per_object: 6,
             readahead: ByteSize(32 << 20),
-            whole_after: ByteSize(32 << 20),
+            whole_after: ByteSize(16 << 20),
         }
     }
 }

@@ -314,6 +314,9 @@ impl Object {
         let limit = shared.config.ahead_blocks(shared.active.count());
         let total = self.engine.total();
         let advance = stream.inner.advance(blocks, total, &shared.active, limit);
+        for block in advance.behind {
+            shared.window.demote(self.engine.serial, block);
+        }
         if let Some(ahead) = advance.ahead {
             self.engine.register(&stream.inner);
             self.start(self.engine.claim(ahead, &stream.inner.gone, usize::MAX));

@@ -1,8 +1,8 @@
 //! Where one reader is in an object, and how far ahead of it to fetch.
 //!
 //! A [`ReadStream`] belongs to one open handle. It starts with the block asked for and nothing
-//! ahead; each further block in sequence doubles the distance up to a limit that all readers
-//! share; a seek resets it. So a random reader fetches the blocks it asks for and no more.
+//! ahead; the next block in sequence starts at a distance of [`FIRST`], and each further one
+//! doubles it up to a limit that all readers share; a seek resets it. So a random reader fetches the blocks it asks for and no more.
 //!
 //! The kernel sends the requests of its own readahead in parallel and they arrive a little out of
 //! order, so a request within [`SLACK`] blocks of the expected place is still in sequence. New
@@ -16,6 +16,9 @@ use tokio_util::sync::CancellationToken;
 
 /// Blocks by which a request may miss the expected place and still be in sequence.
 const SLACK: u32 = 2;
+
+/// Distance after the second block in sequence: enough for the store's round trips to overlap.
+const FIRST: u32 = 4;
 
 /// Readahead state of one reader (one open handle). Dropping it cancels its readahead.
 #[derive(Debug, Default)]
@@ -60,6 +63,8 @@ pub(super) struct Advance {
     pub(super) ahead: Option<Range<u32>>,
     /// Length of the sequential run so far, in blocks, when this request made it longer.
     pub(super) run: u32,
+    /// Blocks that a reader in sequence has left behind with this request.
+    pub(super) behind: Range<u32>,
 }
 
 impl ReadStream {
@@ -113,10 +118,12 @@ impl StreamState {
         advance
     }
 
-    /// Whether the reader is expected to ask for `block` soon.
+    /// Whether the reader is expected to ask for `block` soon. Twice the distance, because a fill
+    /// of the whole object runs further ahead.
     pub(super) fn expects(&self, block: u32) -> bool {
         let position = self.lock();
-        position.started && (position.next..position.next + position.distance).contains(&block)
+        let end = position.next.saturating_add(position.distance * 2);
+        (position.next..end).contains(&block)
     }
 
     /// The block the reader is expected to ask for next.
@@ -142,17 +149,18 @@ impl Position {
             self.distance = 0;
             self.run = blocks.end - blocks.start;
             return Advance {
-                ahead: None,
                 run: self.run,
+                ..Advance::default()
             };
         }
         if blocks.end <= self.next {
             return Advance::default();
         }
         self.run = self.run.saturating_add(blocks.end - self.next);
+        let behind = self.next.saturating_sub(SLACK + 1)..blocks.end.saturating_sub(SLACK + 1);
         self.next = blocks.end;
         self.ahead = self.ahead.max(self.next);
-        self.distance = (self.distance * 2).max(1).min(limit);
+        self.distance = (self.distance * 2).max(FIRST).min(limit);
         let target = self.next.saturating_add(self.distance).min(total);
         let room = target.saturating_sub(self.ahead);
         let ahead = (room > 0 && (room >= self.distance.div_ceil(2) || target == total))
@@ -161,6 +169,7 @@ impl Position {
         Advance {
             ahead,
             run: self.run,
+            behind,
         }
     }
 }
@@ -181,12 +190,12 @@ mod tests {
         let asked: Vec<_> = (0..9).map(|block| step(&mut position, block)).collect();
         let expected = [
             None,
-            Some(2..3),
-            Some(3..5),
-            Some(5..8),
-            Some(8..13),
-            Some(13..22),
-            Some(22..39),
+            Some(2..6),
+            Some(6..11),
+            Some(11..20),
+            Some(20..37),
+            None,
+            None,
             None,
             None,
         ];
@@ -196,7 +205,7 @@ mod tests {
             .map(|r| r.end - r.start)
             .sum();
         assert_eq!(
-            39 + all,
+            37 + all,
             position.ahead,
             "no block is asked twice or left out"
         );
@@ -212,7 +221,7 @@ mod tests {
         }
         assert_eq!(step(&mut position, 700), None);
         assert_eq!(position.distance, 0);
-        assert_eq!(step(&mut position, 701), Some(702..703));
+        assert_eq!(step(&mut position, 701), Some(702..706));
         for block in [10, 400, 90, 333, 2] {
             assert_eq!(step(&mut position, block), None, "block {block}");
             assert_eq!(

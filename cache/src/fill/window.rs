@@ -68,6 +68,11 @@ impl Window {
         drop(inner);
     }
 
+    /// Makes a block the first to go: who read it in sequence does not come back to it.
+    pub(super) fn demote(&self, object: u64, block: u32) {
+        self.lock().blocks.demote(&(object, block));
+    }
+
     /// Forgets all blocks of an object that nobody holds any more.
     pub(super) fn forget(&self, object: u64) {
         let mut inner = self.lock();
@@ -121,6 +126,9 @@ mod tests {
         assert!(window.get(1, 0).is_some() && window.get(1, 3).is_some());
         window.put(1, 0, block(50));
         assert_eq!(window.bytes(), 200);
+        window.demote(1, 0);
+        window.put(1, 4, block(150));
+        assert!(window.get(1, 0).is_none() && window.get(1, 3).is_some());
     }
 
     // Without it blocks of closed objects would push out those of open ones.
