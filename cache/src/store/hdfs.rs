@@ -9,6 +9,8 @@
 //!
 //! Lock order: the reader cache alone; never held across an await.
 
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::path::Path;
@@ -137,7 +139,8 @@ impl Backend for Hdfs {
             client: self.client.clone(),
             dir: dir.to_string(),
             open: None,
-            last: None,
+            taken: HashSet::new(),
+            restarted: false,
             page: Vec::new(),
             end: false,
         })
@@ -219,8 +222,10 @@ struct HdfsPages {
     client: Client,
     dir: String,
     open: Option<ListStatusIterator>,
-    /// Last name handed out; the NameNode lists in the order of bytes.
-    last: Option<String>,
+    /// Hashes of the names handed out. After a failure the listing starts again, and the order of
+    /// the NameNode (signed bytes in today's versions) is not a promise to skip by.
+    taken: HashSet<u64>,
+    restarted: bool,
     page: Vec<ListEntry>,
     end: bool,
 }
@@ -240,6 +245,7 @@ impl Pages for HdfsPages {
                 Some(Ok(status)) => self.take(&base, &status)?,
                 Some(Err(error)) => {
                     self.open = None;
+                    self.restarted = true;
                     return Err(failure(error));
                 }
                 None => {
@@ -265,8 +271,8 @@ impl HdfsPages {
         if name.is_empty() {
             return Err(Failure::last(StoreErrorKind::NotFound, "not a directory"));
         }
-        // After a failure the listing starts again.
-        if self.last.as_deref().is_some_and(|last| name <= last) {
+        let new = self.taken.insert(hash(name));
+        if self.restarted && !new {
             return Ok(());
         }
         let key = if self.dir.is_empty() {
@@ -281,9 +287,14 @@ impl HdfsPages {
                 version: version(status),
             }),
         });
-        self.last = Some(name.to_string());
         Ok(())
     }
+}
+
+fn hash(name: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    name.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// What an error of the client means. The class names are Hadoop's protocol.

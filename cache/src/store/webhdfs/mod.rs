@@ -7,6 +7,9 @@
 //!
 //! Protocol: Hadoop's "WebHDFS REST API", operations `GETFILESTATUS`, `LISTSTATUS_BATCH`, `OPEN`.
 
+mod message;
+mod transport;
+
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,16 +19,18 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use http::{Method, Request, StatusCode};
 use object_store::ClientOptions;
 use object_store::client::{HttpClient, HttpConnector as _, HttpRequestBody, ReqwestConnector};
-use opendal::{ErrorKind, Operator, services};
+use opendal::{ErrorKind, HttpTransporter, OperationContext, Operator, services};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::backend::{Backend, Body, Page, Pages, watched};
 use super::failure::{Failure, Retry, chain};
 use super::window::confirmed;
 use super::{Credentials, ListEntry, ObjectMeta, StoreConfig, StoreErrorKind, StoreUrl};
-use crate::identity::{ObjectId, Token, Version};
+use crate::identity::ObjectId;
+
+use message::{ListingAnswer, RemoteAnswer, Status, StatusAnswer};
+use transport::Transport;
 
 /// Everything but the unreserved characters; slashes of paths stay.
 const PATH: AsciiSet = NON_ALPHANUMERIC
@@ -68,92 +73,25 @@ pub(super) fn open(
     let mut service = services::Webhdfs::default().root("/").endpoint(&endpoint);
     let mut login = String::new();
     if let Some(token) = credentials.get("HADOOP_DELEGATION_TOKEN") {
-        service = service.delegation(token);
-        login = format!("&delegation={}", utf8_percent_encode(token, &PATH));
+        let encoded = utf8_percent_encode(token, &PATH).to_string();
+        service = service.delegation(&encoded);
+        login = format!("&delegation={encoded}");
     } else if let Some(user) = credentials.get("HADOOP_USER_NAME") {
         let encoded = utf8_percent_encode(user, &PATH).to_string();
         service = service.user_name(&encoded);
         login = format!("&user.name={encoded}");
     }
-    let connector = ReqwestConnector::default();
+    let http = ReqwestConnector::default().connect(&options);
+    let http = http.map_err(|error| invalid(chain(&error)))?;
+    let transport = HttpTransporter::new(Transport::new(http.clone()));
+    let bytes = Operator::new(service).map_err(|error| invalid(chain(&error)))?;
     Ok(Arc::new(WebHdfs {
-        http: connector
-            .connect(&options)
-            .map_err(|error| invalid(chain(&error)))?,
-        bytes: Operator::new(service).map_err(|error| invalid(chain(&error)))?,
+        bytes: bytes.with_context(OperationContext::new().with_http_transport(transport)),
+        http,
         endpoint: endpoint.into(),
         login: login.into(),
         stall: config.stall_timeout.0,
     }))
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Status {
-    length: u64,
-    modification_time: i64,
-    path_suffix: String,
-    #[serde(rename = "type")]
-    kind: String,
-    /// Absent from some HttpFS versions.
-    #[serde(default)]
-    file_id: u64,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct StatusAnswer {
-    file_status: Status,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Statuses {
-    file_status: Vec<Status>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Partial {
-    #[serde(rename = "FileStatuses")]
-    statuses: Statuses,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Listing {
-    partial_listing: Partial,
-    remaining_entries: u64,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct ListingAnswer {
-    directory_listing: Listing,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Remote {
-    exception: String,
-    message: String,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, rename_all = "PascalCase")]
-struct RemoteAnswer {
-    remote_exception: Remote,
-}
-
-impl Status {
-    fn version(&self) -> Version {
-        Version {
-            token: Token::Hdfs {
-                file_id: self.file_id,
-            },
-            size: self.length,
-            mtime_ns: self.modification_time.saturating_mul(1_000_000),
-        }
-    }
 }
 
 impl WebHdfs {
@@ -347,6 +285,7 @@ fn entry(dir: &str, status: &Status) -> Result<ListEntry, Failure> {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
+    use crate::identity::Token;
 
     // Without it a standby NameNode or a foreign web server would look like a missing file.
     #[test]
