@@ -3,6 +3,8 @@
 //! Absent attributes are ENODATA, never ENOSYS: that would switch extended attributes off for the
 //! whole mount.
 
+use std::os::unix::ffi::OsStringExt;
+
 use terrace_cache::hot::Residency;
 
 use super::FileSystem;
@@ -56,18 +58,23 @@ impl FileSystem {
         let mut all = self.namespace.attributes(ino)?;
         // Directories and links have no bytes and so no tier.
         if let Ok(object) = self.namespace.object(ino) {
-            let tier: &[u8] = match self.cache.hot().peek(&object.digest()) {
-                Some(Residency::Complete) => {
-                    if let Some(backing) = self.object_of(ino)?.backing() {
-                        use std::os::unix::ffi::OsStringExt;
-                        let path = backing.path().into_os_string().into_vec();
-                        all.push((CACHE_PATH.to_owned(), path));
-                    }
-                    b"hot"
-                }
-                Some(Residency::Partial { present_bytes: 1.. }) => b"partial",
-                Some(Residency::Partial { present_bytes: 0 }) | None => b"cold",
+            let present = match self.cache.hot().peek(&object.digest()) {
+                Some(Residency::Complete) => object.size(),
+                // A complete object counts as partial until it is synced.
+                Some(Residency::Partial { present_bytes }) => present_bytes.min(object.size()),
+                None => 0,
             };
+            let tier: &[u8] = match present {
+                0 => b"cold",
+                present if present < object.size() => b"partial",
+                _ => b"hot",
+            };
+            if tier == b"hot"
+                && let Some(backing) = self.object_of(ino)?.backing()
+            {
+                let path = backing.path().into_os_string().into_vec();
+                all.push((CACHE_PATH.to_owned(), path));
+            }
             all.push((TIER.to_owned(), tier.to_vec()));
         }
         Ok(all)
