@@ -146,7 +146,8 @@ impl Global {
     /// Base of the run directories.
     pub(crate) fn run_base(&self) -> PathBuf {
         if let Some(dir) = &self.run_dir {
-            return dir.clone();
+            // Absolute: the keeper does not stay in this command's directory.
+            return std::path::absolute(dir).unwrap_or_else(|_| dir.clone());
         }
         match std::env::var_os("XDG_RUNTIME_DIR") {
             Some(dir) if !nix::unistd::geteuid().is_root() => PathBuf::from(dir).join("terrace"),

@@ -98,6 +98,13 @@ impl FileSystem {
             }
             Closed::LastCached | Closed::Open | Closed::Unknown => {}
         }
+        // A file that nobody has open is held by its idle backing alone, which does not keep it from
+        // being evicted, as its object would.
+        let unused = if file.modes.any_open() {
+            None
+        } else {
+            Some((file.object.take(), file.inherited.take()))
+        };
         let gone = if file.modes.is_empty() {
             shard.remove(&node.ino())
         } else {
@@ -105,7 +112,7 @@ impl FileSystem {
         };
         drop(shard);
         // Outside the lock: the last holder of an object ends what is being fetched for it.
-        drop((gone, reader));
+        drop((gone, unused, reader));
         self.close_id(closing);
         while let Some((tick, node)) = self.idle.surplus() {
             self.close_idle(node, tick);
