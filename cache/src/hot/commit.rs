@@ -89,7 +89,10 @@ impl Shared {
     }
 
     fn tell(&self, result: Result<(), HotError>) -> bool {
-        self.report(result.as_ref().err());
+        // A round without work is no sign of health, so only errors are told.
+        if let Err(error) = &result {
+            self.report(Some(error));
+        }
         result.is_ok()
     }
 
@@ -170,13 +173,9 @@ impl Shared {
 
     fn completed(&self, candidate: &Candidate) {
         let object = &candidate.object;
-        if !object.state().is_current(&candidate.file) {
-            // Discarded while it was being synced: the record must not outlive the file.
-            self.unlink(
-                &object.digest,
-                candidate.file.incarnation,
-                object.has_sidecar(),
-            );
+        if !self.is_here(candidate) {
+            // Left while it was being synced: the record must not outlive the file.
+            self.unrecord(&object.digest, candidate.file.incarnation);
             return;
         }
         if std::mem::take(&mut object.state().uncached) {
@@ -253,13 +252,8 @@ impl Shared {
             let written = self
                 .write_sidecar(&candidate)
                 .and_then(|()| self.index.apply(&[put], false));
-            if written.is_ok() && !candidate.object.state().is_current(&candidate.file) {
-                let has_sidecar = candidate.object.has_sidecar();
-                self.unlink(
-                    &candidate.object.digest,
-                    candidate.file.incarnation,
-                    has_sidecar,
-                );
+            if written.is_ok() && !self.is_here(&candidate) {
+                self.unrecord(&candidate.object.digest, candidate.file.incarnation);
             }
             result = result.and(written);
         }

@@ -25,6 +25,8 @@ pub struct HotConfig {
     pub checkpoint_interval: Duration,
     /// Bytes per second that the background scrub reads; 0 turns it off. Default: 8 MiB/s.
     pub scrub_bytes_per_second: u64,
+    /// The background scrub leaves objects alone that were verified since. Default: 24 h.
+    pub scrub_min_age: Duration,
     /// How often a tier that is not healthy is probed. Default: 500 ms.
     pub probe_interval: Duration,
     /// What tells one boot of the machine from another. Default: `None`, the kernel's boot id.
@@ -44,6 +46,7 @@ impl HotConfig {
             sync_interval: Duration::from_millis(500),
             checkpoint_interval: Duration::from_secs(5),
             scrub_bytes_per_second: 8 << 20,
+            scrub_min_age: Duration::from_secs(24 * 3600),
             probe_interval: Duration::from_millis(500),
             boot_id: None,
         }

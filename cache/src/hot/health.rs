@@ -68,6 +68,10 @@ impl Machine {
     }
 
     fn report(&mut self, outcome: Outcome, probe: bool, now: Instant) {
+        if self.state == DiskState::Down && !probe {
+            // Work that was admitted before says nothing about the disk of now.
+            return;
+        }
         match outcome {
             Outcome::Good => self.good = self.good.saturating_add(1),
             Outcome::Error | Outcome::Overrun => {
@@ -96,8 +100,6 @@ impl Machine {
                 self.enter(DiskState::Down);
             }
             DiskState::Unstable if self.good >= GOOD_TO_HEALTHY => self.enter(DiskState::Healthy),
-            // Work that was admitted before says nothing about the disk of now.
-            DiskState::Down if !probe => self.good = 0,
             DiskState::Down if self.good >= PROBES_TO_UNSTABLE => self.enter(DiskState::Unstable),
             _ => {}
         }

@@ -9,6 +9,7 @@
 //! empty one takes its place: the tier forgets.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{PoisonError, RwLock};
 
 use rocksdb::{
@@ -41,6 +42,8 @@ pub(super) struct Index {
     path: PathBuf,
     /// `None` after a failed reopen and after [`Index::close`].
     db: RwLock<Option<DB>>,
+    /// The last write failed.
+    sick: AtomicBool,
 }
 
 impl Index {
@@ -61,6 +64,7 @@ impl Index {
         let index = Self {
             path: path.to_owned(),
             db: RwLock::new(Some(db)),
+            sick: AtomicBool::new(false),
         };
         Ok((index, set_aside))
     }
@@ -104,7 +108,7 @@ impl Index {
 
     /// Applies `changes` atomically; with `sync` they are durable when this returns.
     pub(super) fn apply(&self, changes: &[Change], sync: bool) -> Result<(), HotError> {
-        self.with("write index", |db| {
+        let result = self.with("write index", |db| {
             let mut batch = WriteBatch::default();
             let (objects, marks, pins) = (family(db, OBJECTS), family(db, MARKS), family(db, PINS));
             for change in changes {
@@ -127,7 +131,14 @@ impl Index {
             let mut options = WriteOptions::default();
             options.set_sync(sync);
             db.write_opt(batch, &options)
-        })
+        });
+        self.sick.store(result.is_err(), Ordering::Release);
+        result
+    }
+
+    /// Whether the last write failed, so that a probe or [`Index::reopen`] is due.
+    pub(super) fn is_sick(&self) -> bool {
+        self.sick.load(Ordering::Acquire)
     }
 
     /// The record of `digest`. Errors: `Corrupt` when there is one that cannot be believed.

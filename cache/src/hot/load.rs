@@ -105,7 +105,12 @@ impl Shared {
         }
     }
 
-    fn read_sidecar(&self, digest: &Digest, record: &Record) -> Result<BlockTable, HotError> {
+    /// The block table of a large object. Errors: `Corrupt` when it cannot be believed.
+    pub(super) fn read_sidecar(
+        &self,
+        digest: &Digest,
+        record: &Record,
+    ) -> Result<BlockTable, HotError> {
         let path = self.directory.sidecar(digest, record.incarnation);
         let bytes = match std::fs::read(&path) {
             Ok(bytes) => bytes,

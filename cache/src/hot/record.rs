@@ -198,12 +198,14 @@ pub(super) struct Trust {
 }
 
 impl Trust {
-    /// The state after a start on boot `boot`, given what the last run left behind.
-    pub(super) fn at_start(last: Option<Self>, boot: [u8; 16]) -> Self {
+    /// The state after a start on boot `boot` at `now` (seconds since 1970), given what the last
+    /// run left behind. Starts are counted from the time of the first one, so that a directory that
+    /// lost its index does not begin to count again where it did before.
+    pub(super) fn at_start(last: Option<Self>, boot: [u8; 16], now: u32) -> Self {
         let Some(last) = last else {
             return Self {
                 clean: false,
-                starts: 1,
+                starts: now,
                 epoch: 1,
                 trusted_from: 1,
                 boot,

@@ -17,6 +17,7 @@ use super::pool::{Pool, PoolThreads};
 use super::record::{Marks, Record, Trust};
 use super::shared::{Parts, Shared};
 use super::stats::add;
+use super::sys::now_seconds;
 use super::table::{Entry, Table};
 use crate::identity::{DatasetKey, Digest};
 use crate::policy::Policy;
@@ -71,7 +72,7 @@ pub(super) fn open(
         None => boot_id(&directory)?,
     };
     let last = index.trust()?;
-    let trust = Trust::at_start(last, boot);
+    let trust = Trust::at_start(last, boot, now_seconds());
     let catalogue = read_index(&index, policy.as_mut())?;
     index.apply(&[Change::Trust(trust)], true)?;
     let (pool, threads) = Pool::start(config.io_threads)

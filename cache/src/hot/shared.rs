@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::catalogue::Catalogue;
@@ -36,9 +36,14 @@ pub(super) struct Shared {
     pub(super) closed: AtomicBool,
     /// Woken when an object has left the directory.
     pub(super) left: Condvar,
+    /// Wakes the sync thread.
     pub(super) signal: Signal,
+    /// Wakes the watch thread, to end it.
+    pub(super) quiet: Signal,
     /// Held during one round of the group sync.
     pub(super) round: Mutex<()>,
+    /// Failed group syncs that a caller of `sync` was told of.
+    pub(super) told_failures: AtomicU64,
     /// Removals that the index refused; repeated until it takes them.
     pub(super) unfinished: Mutex<VecDeque<(Digest, u64)>>,
     pub(super) listeners: Mutex<Vec<Listener>>,
@@ -47,7 +52,7 @@ pub(super) struct Shared {
     counter: AtomicU32,
 }
 
-/// Wakes the sync thread.
+/// Wakes a background thread.
 #[derive(Debug, Default)]
 pub(super) struct Signal {
     state: Mutex<SignalState>,
@@ -61,7 +66,7 @@ struct SignalState {
 }
 
 impl Signal {
-    /// A group sync should begin now.
+    /// The thread should do its work now.
     pub(super) fn hurry(&self) {
         self.state
             .lock()
@@ -125,7 +130,9 @@ impl Shared {
             closed: AtomicBool::new(false),
             left: Condvar::new(),
             signal: Signal::default(),
+            quiet: Signal::default(),
             round: Mutex::new(()),
+            told_failures: AtomicU64::new(0),
             unfinished: Mutex::default(),
             listeners: Mutex::default(),
             catalogue: Mutex::new(parts.catalogue),

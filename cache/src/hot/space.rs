@@ -6,8 +6,8 @@
 //! else: whoever has the file open goes on reading it, and its bytes stay in the budget as zombie
 //! bytes until he lets go.
 //!
-//! Leaving is: out of memory and of the policy (from then on it is a miss), record removed from the
-//! index, files unlinked. Until the last step is done no new file of the same object is created. A
+//! Leaving is: out of memory and of the policy (from then on it is a miss), files unlinked, record
+//! removed from the index. Until the last step is done no new file of the same object is created. A
 //! crash in between leaves a record without a file (found and dropped on load) or a file without a
 //! record (swept).
 
@@ -194,10 +194,9 @@ impl Shared {
 
     /// Removes record and files; what fails is repeated by the sync thread.
     pub(super) fn unlink(&self, digest: &Digest, incarnation: u64, has_sidecar: bool) {
-        let removed = self
-            .index
-            .apply(&[Change::Remove(*digest)], false)
-            .and_then(|()| self.directory.unlink(digest, incarnation, has_sidecar));
+        // The files first: on a full disk the index may only take the change once they are gone.
+        let unlinked = self.directory.unlink(digest, incarnation, has_sidecar);
+        let removed = unlinked.and(self.index.apply(&[Change::Remove(*digest)], false));
         if let Err(error) = removed {
             self.report(Some(&error));
             let mut unfinished = self

@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 use super::commit::LAST_ROUND;
 use super::config::HotConfig;
 use super::data::DataFile;
-use super::error::HotError;
+use super::error::{HotError, HotErrorKind};
 use super::index::Change;
 use super::ledger::Reservation;
 use super::object::{Data, HotObject, State};
 use super::pool::PoolThreads;
 use super::recover;
+use super::scrub::ScrubReport;
 use super::shared::Shared;
 use super::stats::{HotStats, HotUsage, Residency};
 use super::sys::now_seconds;
@@ -63,7 +64,9 @@ impl HotTier {
             }
         });
         let sweep = sweep.map_err(fail)?;
-        owner.threads = vec![sync, sweep];
+        let watching = Arc::clone(&shared);
+        let watch = spawn("hot-watch", move || watching.watch_loop()).map_err(fail)?;
+        owner.threads = vec![watch, sweep, sync];
         Ok(Self {
             shared,
             _owner: Arc::new(owner),
@@ -211,15 +214,40 @@ impl HotTier {
     }
 
     /// Completes what is filled now: waits for the disk, without a deadline.
+    ///
+    /// Errors: also when an earlier group sync failed since the last call, as with fsync(2): its
+    /// objects were forgotten.
     pub fn sync(&self) -> Result<(), HotError> {
-        self.shared.admit("sync")?;
-        let result = self
-            .shared
+        let shared = &self.shared;
+        shared.admit("sync")?;
+        let result = shared
             .commit()
-            .and_then(|()| self.shared.checkpoint())
-            .and_then(|()| self.shared.write_marks());
-        self.shared.report(result.as_ref().err());
+            .and_then(|()| shared.checkpoint())
+            .and_then(|()| shared.write_marks());
+        shared.report(result.as_ref().err());
+        let failed = shared.counters.failed_syncs.load(Ordering::Acquire);
+        if shared.told_failures.swap(failed, Ordering::AcqRel) != failed {
+            let reason = "a group sync failed and its objects were forgotten";
+            let root = &shared.directory.root;
+            return result.and(Err(HotError::new(HotErrorKind::Io, "sync", root, reason)));
+        }
         result
+    }
+
+    /// Reads complete objects again, the longest unverified first, until `limit` bytes or 512
+    /// objects were read. The background scrub does the same at its rate.
+    pub fn scrub(&self, limit: u64) -> Result<ScrubReport, HotError> {
+        let mut total = ScrubReport::default();
+        for digest in self.shared.oldest_verified(u32::MAX) {
+            if total.bytes >= limit {
+                break;
+            }
+            let report = self.shared.scrub_object(&digest)?;
+            total.objects += report.objects;
+            total.bytes += report.bytes;
+            total.bad += report.bad;
+        }
+        Ok(total)
     }
 
     /// How the space is used now.
@@ -257,6 +285,7 @@ impl Drop for Owner {
         self.shared.closed.store(true, Ordering::Release);
         // First the writers, so that the last round sees all they wrote.
         drop(self.pool.take());
+        self.shared.quiet.stop();
         self.shared.signal.stop();
         let patience = Instant::now() + LAST_ROUND;
         for thread in self.threads.drain(..) {

@@ -1,5 +1,6 @@
 //! Writing: blocks come in in any order, each once, and the last one seals the file.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -231,10 +232,16 @@ impl HotObject {
 
     fn create_file(&self, size: u64) -> Result<DataFile, HotError> {
         let shared = &self.shared;
-        let incarnation = shared.next_incarnation();
-        let path = shared.directory.data(&self.digest, incarnation);
-        let file = directory::new_file().open(&path);
-        let file = file.map_err(|e| HotError::io("create object", &path, &e))?;
+        let (incarnation, path, file) = loop {
+            let incarnation = shared.next_incarnation();
+            let path = shared.directory.data(&self.digest, incarnation);
+            match directory::new_file().open(&path) {
+                Ok(file) => break (incarnation, path, file),
+                // Left behind by a run whose index is lost. The sweep will come to it.
+                Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
+                Err(e) => return Err(HotError::io("create object", &path, &e)),
+            }
+        };
         if self.has_sidecar() {
             let sized = if self.is_whole() {
                 sys::allocate(&file, size)
