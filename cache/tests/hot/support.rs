@@ -1,9 +1,6 @@
 //! What the tests of the hot tier share: objects with content made from a seed, and tiers on
 //! temporary directories.
 
-#![expect(dead_code, reason = "each test binary uses a part of it")]
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +11,7 @@ use terrace_cache::policy::Lru;
 use terrace_cache::{DatasetKey, Digest, ObjectId, Token, Version};
 
 /// A directory that goes away with the test, on the disk the build lies on.
-pub fn directory(name: &str) -> tempfile::TempDir {
+pub(crate) fn directory(name: &str) -> tempfile::TempDir {
     tempfile::Builder::new()
         .prefix(&format!("hot-{name}-"))
         .tempdir()
@@ -22,7 +19,7 @@ pub fn directory(name: &str) -> tempfile::TempDir {
 }
 
 /// A small tier that never waits long and does nothing in the background.
-pub fn config(directory: &Path) -> HotConfig {
+pub(crate) fn config(directory: &Path) -> HotConfig {
     HotConfig {
         limit_bytes: 1 << 30,
         min_free_bytes: 0,
@@ -36,27 +33,27 @@ pub fn config(directory: &Path) -> HotConfig {
 }
 
 /// The same on another boot of the machine.
-pub fn rebooted(config: &HotConfig, boot: u8) -> HotConfig {
+pub(crate) fn rebooted(config: &HotConfig, boot: u8) -> HotConfig {
     HotConfig {
         boot_id: Some([boot; 16]),
         ..config.clone()
     }
 }
 
-pub fn open(config: &HotConfig) -> HotTier {
+pub(crate) fn open(config: &HotConfig) -> HotTier {
     try_open(config).unwrap()
 }
 
-pub fn try_open(config: &HotConfig) -> Result<HotTier, HotError> {
+pub(crate) fn try_open(config: &HotConfig) -> Result<HotTier, HotError> {
     HotTier::open(config.clone(), Box::new(Lru::new()))
 }
 
-pub fn dataset() -> DatasetKey {
+pub(crate) fn dataset() -> DatasetKey {
     DatasetKey("ads.clicks".into())
 }
 
 /// Object number `seed` of `size` bytes.
-pub fn id(seed: u64, size: u64) -> ObjectId {
+pub(crate) fn id(seed: u64, size: u64) -> ObjectId {
     ObjectId {
         store: "s3://bucket".into(),
         key: format!("part-{seed}").into(),
@@ -72,7 +69,7 @@ pub fn id(seed: u64, size: u64) -> ObjectId {
 }
 
 /// Byte `offset..offset + length` of the content of object `seed`.
-pub fn content(seed: u64, offset: u64, length: usize) -> Vec<u8> {
+pub(crate) fn content(seed: u64, offset: u64, length: usize) -> Vec<u8> {
     let mut out = Vec::with_capacity(length + 8);
     let mut word = offset / 8;
     let skip = (offset % 8) as usize;
@@ -88,14 +85,14 @@ pub fn content(seed: u64, offset: u64, length: usize) -> Vec<u8> {
     out
 }
 
-pub fn block_content(seed: u64, size: u64, block: u32) -> Bytes {
+pub(crate) fn block_content(seed: u64, size: u64, block: u32) -> Bytes {
     let start = u64::from(block) * BLOCK;
     let length = (size - start).min(BLOCK);
     Bytes::from(content(seed, start, length as usize))
 }
 
 /// Writes every missing block.
-pub async fn fill(object: &Arc<HotObject>, seed: u64) -> Result<(), HotError> {
+pub(crate) async fn fill(object: &Arc<HotObject>, seed: u64) -> Result<(), HotError> {
     let size = object.id().size();
     for run in object.missing(0..u32::MAX) {
         for block in run {
@@ -108,7 +105,7 @@ pub async fn fill(object: &Arc<HotObject>, seed: u64) -> Result<(), HotError> {
 }
 
 /// Opens and fills object `seed`.
-pub async fn filled(tier: &HotTier, seed: u64, size: u64) -> Arc<HotObject> {
+pub(crate) async fn filled(tier: &HotTier, seed: u64, size: u64) -> Arc<HotObject> {
     let object = tier.object(&id(seed, size), &dataset()).unwrap();
     fill(&object, seed).await.unwrap();
     assert!(object.is_filled());
@@ -116,7 +113,7 @@ pub async fn filled(tier: &HotTier, seed: u64, size: u64) -> Arc<HotObject> {
 }
 
 /// Reads all of it; `None` when a block is missing. Panics on a wrong byte.
-pub async fn read_all(object: &Arc<HotObject>, seed: u64) -> Option<()> {
+pub(crate) async fn read_all(object: &Arc<HotObject>, seed: u64) -> Option<()> {
     let size = object.id().size();
     let mut at = 0;
     while at < size {
@@ -131,16 +128,16 @@ pub async fn read_all(object: &Arc<HotObject>, seed: u64) -> Option<()> {
     Some(())
 }
 
-pub fn digest(seed: u64, size: u64) -> Digest {
+pub(crate) fn digest(seed: u64, size: u64) -> Digest {
     id(seed, size).digest()
 }
 
 /// The data file of an object, found in the directory rather than asked from the tier.
-pub fn data_file(config: &HotConfig, digest: &Digest) -> PathBuf {
+pub(crate) fn data_file(config: &HotConfig, digest: &Digest) -> PathBuf {
     find(config, digest, |name| !name.ends_with(".map"))
 }
 
-pub fn sidecar_file(config: &HotConfig, digest: &Digest) -> PathBuf {
+pub(crate) fn sidecar_file(config: &HotConfig, digest: &Digest) -> PathBuf {
     find(config, digest, |name| name.ends_with(".map"))
 }
 
@@ -160,7 +157,7 @@ fn find(config: &HotConfig, digest: &Digest, keep: impl Fn(&str) -> bool) -> Pat
 }
 
 /// Turns one bit over.
-pub fn flip_bit(path: &Path, offset: u64) {
+pub(crate) fn flip_bit(path: &Path, offset: u64) {
     use std::os::unix::fs::FileExt;
     let file = std::fs::OpenOptions::new()
         .read(true)

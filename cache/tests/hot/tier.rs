@@ -1,16 +1,11 @@
 //! The hot tier as its callers use it: fill, read, promote, restart, evict.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-#[path = "hot_support/mod.rs"]
-mod support;
-
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use crate::support::*;
 use bytes::Bytes;
-use support::*;
 use terrace_cache::hot::{BLOCK, HotConfig, HotErrorKind, Residency, WriteHint};
 
 const BIG: u64 = 20 * BLOCK + 777;

@@ -1,0 +1,11 @@
+//! The hot tier on real directories and real disks: as its callers use it, with damaged files, with
+//! failing disks, and killed at any step.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod crash;
+mod disk;
+mod faults;
+mod integrity;
+mod support;
+mod tier;
