@@ -69,7 +69,7 @@ fn open(config: &HotConfig, policy: Box<dyn Policy>) -> HotTier {
 fn resident() -> u64 {
     let text = std::fs::read_to_string("/proc/self/statm").unwrap();
     let pages: u64 = text.split(' ').nth(1).unwrap().parse().unwrap();
-    pages * 4096 >> 20
+    (pages * 4096) >> 20
 }
 
 fn measure(name: &str, config: &HotConfig, objects: u64, policy: impl Fn() -> Box<dyn Policy>) {
