@@ -9,7 +9,6 @@ What is not listed here is passed on to `terrace bench`.
 
 import argparse
 import os
-import shutil
 import sys
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from support import run
 
 IMAGE_BYTES = 6 << 30
 BIG_BYTES = 1 << 30
+SMALL_BYTES = 110_000
 MEMORY = Path("/dev/shm")
 
 
@@ -37,10 +37,31 @@ def quiet_disk(session: Session) -> Path:
     return mountpoint
 
 
+def sample(directory: Path, arguments: argparse.Namespace) -> None:
+    """One large file, small files as image folders have them, and a tree of many entries."""
+    directory.mkdir()
+    with open(directory / "weights.bin", "wb") as big:
+        for _ in range(BIG_BYTES >> 24):
+            big.write(os.urandom(1 << 24))
+    noise = os.urandom(SMALL_BYTES + 4096)
+    for number in range(arguments.files):
+        folder = directory / "images" / f"class-{number % 100:03}"
+        folder.mkdir(parents=True, exist_ok=True)
+        skip = number % 4096
+        (folder / f"{number:06}.jpg").write_bytes(noise[skip:skip + SMALL_BYTES])
+    for number in range(arguments.entries):
+        folder = directory / "tree" / f"{number // 1000:04}"
+        if number % 1000 == 0:
+            folder.mkdir(parents=True)
+        (folder / f"{number:07}").touch()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=5000, help="small files in the sample")
+    parser.add_argument("--files", type=int, default=8000, help="small files of 110 kB")
+    parser.add_argument("--entries", type=int, default=0, help="empty files, for the listing suite")
     parser.add_argument("--profile", default="default", help="profile of the mount")
+    parser.add_argument("--snapshot", action="store_true", help="mount a snapshot")
     arguments, passed_on = parser.parse_known_args()
     if os.geteuid() != 0:
         sys.exit("bench: needs root for the loop device and to drop the page cache")
@@ -48,16 +69,13 @@ def main() -> None:
     with Session("bench") as session:
         disk = quiet_disk(session)
         say("making the sample data ...")
-        made = session.sample(arguments.images)
-        with open(made / "weights.bin", "wb") as big:
-            for _ in range(BIG_BYTES >> 24):
-                big.write(os.urandom(1 << 24))
         native = disk / "native"
-        shutil.copytree(made, native)
-        session.upload(made)
-        mount = session.mount("--profile", arguments.profile, hot=disk / "hot")
+        sample(native, arguments)
+        options = ["--profile", arguments.profile, *(["--snapshot"] if arguments.snapshot else [])]
+        mount = session.mount(*options, hot=disk / "hot", source=f"file://{native}")
         say("filling the hot tier ...")
-        read_all(files_below(mount), shuffled=False)
+        session.command("warm", str(mount), "--wait", timeout=600)
+        read_all([path for path in files_below(mount) if path.stat().st_size > 0], shuffled=False)
         say(session.command("bench", str(mount), "--against", str(native), *passed_on, timeout=3600).rstrip())
 
 

@@ -87,13 +87,13 @@ class Session:
             sys.exit(f"terrace {' '.join(arguments)}: exit status {done.returncode}: {done.stderr.strip()}")
         return done.stdout
 
-    def mount(self, *options: str, hot: Path | None = None) -> Path:
-        """Mounts the sample data; the mount point."""
+    def mount(self, *options: str, hot: Path | None = None, source: str = f"s3://{BUCKET}/sample") -> Path:
+        """Mounts the sample data, or another source; the mount point."""
         mountpoint = self.directory / f"mount-{len(self.mounts)}"
         mountpoint.mkdir()
         self.mounts.append(mountpoint)
         hot = hot or self.directory / "hot"
-        self.command("mount", f"s3://{BUCKET}/sample", str(mountpoint), "--hot", str(hot), *options)
+        self.command("mount", source, str(mountpoint), "--hot", str(hot), *options)
         return mountpoint
 
     def processes(self) -> list[dict]:
