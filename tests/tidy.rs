@@ -45,6 +45,7 @@ const OWNERS: &[(&str, &[&str])] = &[
             "cache/src/fill",
             "cache/src/hot",
             "cache/src/store/hdfs",
+            "cache/src/warm",
             "fuse/src/live",
         ],
     ),

@@ -36,7 +36,7 @@ pub enum DiskState {
 
 /// How an operation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(crate) enum Outcome {
     Good,
     Error,
     Overrun,
@@ -108,7 +108,8 @@ impl Machine {
 
 /// The state machine, its fast path and its gate.
 #[derive(Debug)]
-pub(super) struct Health {
+pub(crate) struct Health {
+    tier: &'static str,
     machine: Mutex<Machine>,
     state: AtomicU8,
     running: AtomicU32,
@@ -116,11 +117,12 @@ pub(super) struct Health {
 
 /// One admitted operation; dropped when it really ends, which may be after its deadline.
 #[derive(Debug)]
-pub(super) struct Permit<'a>(&'a Health);
+pub(crate) struct Permit<'a>(&'a Health);
 
 impl Health {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new(tier: &'static str) -> Self {
         Self {
+            tier,
             machine: Mutex::new(Machine::new()),
             state: AtomicU8::new(DiskState::Healthy as u8),
             running: AtomicU32::new(0),
@@ -131,7 +133,7 @@ impl Health {
         self.machine.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn state(&self) -> DiskState {
+    pub(crate) fn state(&self) -> DiskState {
         match self.state.load(Ordering::Acquire) {
             0 => DiskState::Healthy,
             1 => DiskState::Unstable,
@@ -140,7 +142,7 @@ impl Health {
     }
 
     /// Whether an operation may touch the disk now.
-    pub(super) fn admits(&self) -> bool {
+    pub(crate) fn admits(&self) -> bool {
         match self.state() {
             DiskState::Healthy => true,
             DiskState::Unstable => self.running.load(Ordering::Acquire) < UNSTABLE_CONCURRENCY,
@@ -149,13 +151,13 @@ impl Health {
     }
 
     /// Counts an operation while it runs.
-    pub(super) fn enter(&self) -> Permit<'_> {
+    pub(crate) fn enter(&self) -> Permit<'_> {
         self.running.fetch_add(1, Ordering::AcqRel);
         Permit(self)
     }
 
     /// Takes the result of an operation or of a probe into account.
-    pub(super) fn report(&self, outcome: Outcome, probe: bool) {
+    pub(crate) fn report(&self, outcome: Outcome, probe: bool) {
         if outcome == Outcome::Good && self.state() == DiskState::Healthy {
             return;
         }
@@ -166,7 +168,7 @@ impl Health {
         self.state.store(after as u8, Ordering::Release);
         drop(machine);
         if before != after {
-            tracing::warn!(?before, ?after, "hot tier disk changed state");
+            tracing::warn!(tier = self.tier, ?before, ?after, "disk changed state");
         }
     }
 }

@@ -41,13 +41,13 @@ mod directory;
 mod error;
 #[cfg(test)]
 mod format_tests;
-mod health;
+pub(crate) mod health;
 mod index;
 mod ledger;
 mod link;
 mod load;
 mod object;
-mod pool;
+pub(crate) mod pool;
 mod read;
 mod record;
 mod recover;

@@ -26,7 +26,7 @@ type Job = Box<dyn FnOnce() + Send>;
 
 /// Why a job gave no result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Failure {
+pub(crate) enum Failure {
     /// It began and did not end in time.
     Overrun,
     /// It did not begin: the queue is full, or it waited there too long.
@@ -37,13 +37,13 @@ pub(super) enum Failure {
 
 /// See the module text.
 #[derive(Debug)]
-pub(super) struct Pool {
+pub(crate) struct Pool {
     queue: Arc<Queue>,
 }
 
 /// The pool's threads; dropping it closes the pool and waits for them, within reason.
 #[derive(Debug)]
-pub(super) struct PoolThreads {
+pub(crate) struct PoolThreads {
     queue: Arc<Queue>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -122,7 +122,7 @@ impl Queue {
 }
 
 impl Pool {
-    pub(super) fn start(threads: usize) -> std::io::Result<(Self, PoolThreads)> {
+    pub(crate) fn start(name: &str, threads: usize) -> std::io::Result<(Self, PoolThreads)> {
         let queue = Arc::new(Queue {
             state: Mutex::default(),
             wake: Condvar::new(),
@@ -131,7 +131,7 @@ impl Pool {
         let mut handles = Vec::new();
         for number in 0..threads.max(1) {
             let queue = Arc::clone(&queue);
-            let builder = std::thread::Builder::new().name(format!("hot-io-{number}"));
+            let builder = std::thread::Builder::new().name(format!("{name}-{number}"));
             handles.push(builder.spawn(move || queue.work())?);
         }
         let threads = PoolThreads {
@@ -165,7 +165,7 @@ impl Pool {
     }
 
     /// Runs `job` and waits for it on this thread.
-    pub(super) fn run<T: Send + 'static>(
+    pub(crate) fn run<T: Send + 'static>(
         &self,
         deadline: Duration,
         job: impl FnOnce() -> T + Send + 'static,
@@ -189,7 +189,7 @@ impl Pool {
     }
 
     /// Runs `job` and waits for it in the async runtime. Dropping the future does not stop the job.
-    pub(super) async fn run_async<T: Send + 'static>(
+    pub(crate) async fn run_async<T: Send + 'static>(
         &self,
         deadline: Duration,
         job: impl FnOnce() -> T + Send + 'static,
@@ -235,7 +235,7 @@ mod tests {
     // Without this, a hung disk would hang its readers, or a slow queue would be called a dead disk.
     #[test]
     fn an_overrun_is_told_from_a_wait_in_the_queue() {
-        let (pool, threads) = Pool::start(1).expect("threads start");
+        let (pool, threads) = Pool::start("test-io", 1).expect("threads start");
         let deadline = Duration::from_millis(100);
         let (release, gate) = mpsc::channel::<()>();
         assert_eq!(

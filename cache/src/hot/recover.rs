@@ -75,7 +75,7 @@ pub(super) fn open(
     let trust = Trust::at_start(last, boot, now_seconds());
     let catalogue = read_index(&index, policy.as_mut())?;
     index.apply(&[Change::Trust(trust)], true)?;
-    let (pool, threads) = Pool::start(config.io_threads)
+    let (pool, threads) = Pool::start("hot-io", config.io_threads)
         .map_err(|e| HotError::io("start threads", &directory.root, &e))?;
     let sweep = set_aside || last.is_some_and(|last| !last.clean);
     let shared = Shared::new(Parts {

@@ -124,7 +124,7 @@ impl Shared {
             trust: parts.trust,
             ledger: Arc::default(),
             pool: parts.pool,
-            health: Health::new(),
+            health: Health::new("hot"),
             counters: Counters::default(),
             uncached: Uncached::new(),
             closed: AtomicBool::new(false),

@@ -7,11 +7,11 @@
 //!
 //! - Free space takes every newcomer. In a full tier a newcomer comes in if its dataset is below
 //!   its share, or if its dataset goes by recency, or in place of a resident that died (was not
-//!   opened for [`LIFETIMES`] times the longest usual reuse time of its dataset).
+//!   opened for [`LIFETIMES`](super::plan) times the longest usual reuse time of its dataset).
 //! - A dataset read once per epoch therefore stops changing once its share is full: it hits
 //!   share / size of its bytes, in any order, and writes nothing.
 //! - A dataset opened for the first time has no worth: it takes free space, and the space of
-//!   datasets that are *abandoned*: not opened for [`ABANDONED`] budgets (or longest reuse times
+//!   datasets that are *abandoned*: not opened for [`ABANDONED`](super::plan) budgets (or longest reuse times
 //!   of their own, if longer), one budget if they were never re-read either. So one pass over
 //!   anything does not flush what is in use.
 //! - Take-over: a dataset that is re-read displaces a silent one as soon as its worth is larger. In
@@ -22,35 +22,23 @@
 
 use std::collections::HashMap;
 
-use super::curve::Curve;
 use super::pending::Pending;
+use super::plan::PROFILES_MAX;
 use super::residents::{Id, ListId, Residents, key};
 use super::reuse::Reuse;
-use super::share::{Claim, Mode, Plan, divide, plan};
+use super::share::{Mode, Plan};
 use super::{Access, Admission, Policy};
 use crate::identity::{DatasetKey, Digest};
-
-/// Datasets with a reuse profile. One takes about 90 kB; further ones get by without.
-const PROFILES_MAX: usize = 64;
-
-/// Multiple of the longest usual reuse time after which a resident is dead.
-const LIFETIMES: f64 = 2.5;
-
-/// Budgets, or longest reuse times, of silence after which a dataset is abandoned.
-const ABANDONED: f64 = 8.0;
-
-/// Longest reuse times of silence after which a dataset's worth falls with the square of it.
-const SILENCE: f64 = 1.5;
 
 /// A dataset with residents or with a recent open.
 #[derive(Debug)]
 pub(super) struct Dataset {
-    key: DatasetKey,
-    reuse: Option<Box<Reuse>>,
+    pub(super) key: DatasetKey,
+    pub(super) reuse: Option<Box<Reuse>>,
     /// Node traffic at its last open.
     pub(super) last_open: u64,
     /// Its own traffic; the age of residents is measured in it.
-    traffic: u64,
+    pub(super) traffic: u64,
     pub(super) plan: Plan,
     pub(super) abandoned: bool,
 }
@@ -59,16 +47,16 @@ pub(super) struct Dataset {
 #[derive(Debug)]
 pub struct EpochPolicy {
     /// Budget as told, and as learned from evictions asked for below it.
-    capacity: u64,
-    observed: u64,
-    traffic: u64,
+    pub(super) capacity: u64,
+    pub(super) observed: u64,
+    pub(super) traffic: u64,
     pub(super) residents: Residents,
-    pending: Pending,
-    datasets: Vec<Option<Dataset>>,
-    slots: HashMap<DatasetKey, u32>,
-    planned_at: u64,
-    opens_since_plan: usize,
-    plan_due: bool,
+    pub(super) pending: Pending,
+    pub(super) datasets: Vec<Option<Dataset>>,
+    pub(super) slots: HashMap<DatasetKey, u32>,
+    pub(super) planned_at: u64,
+    pub(super) opens_since_plan: usize,
+    pub(super) plan_due: bool,
 }
 
 /// What the policy thinks of one dataset, for reports.
@@ -117,7 +105,7 @@ impl EpochPolicy {
         shares.collect()
     }
 
-    fn limit(&self) -> u64 {
+    pub(super) fn limit(&self) -> u64 {
         self.capacity.min(self.observed)
     }
 
@@ -126,7 +114,7 @@ impl EpochPolicy {
         slots.filter_map(|(slot, dataset)| dataset.as_ref().map(|dataset| (slot as u32, dataset)))
     }
 
-    fn dataset(&mut self, slot: u32) -> &mut Dataset {
+    pub(super) fn dataset(&mut self, slot: u32) -> &mut Dataset {
         self.datasets[slot as usize]
             .as_mut()
             .expect("slots in use are named by `slots` and lists")
@@ -208,75 +196,6 @@ impl EpochPolicy {
         slot
     }
 
-    fn maybe_plan(&mut self) {
-        let ghosts: usize = self
-            .live()
-            .filter_map(|(_, dataset)| dataset.reuse.as_ref())
-            .map(|r| r.len())
-            .sum();
-        let passed = self.traffic - self.planned_at;
-        let due = self.plan_due || passed > self.limit() / 64;
-        if due && self.opens_since_plan > ghosts / 16 {
-            self.make_plan();
-        }
-    }
-
-    fn make_plan(&mut self) {
-        self.plan_due = false;
-        self.planned_at = self.traffic;
-        self.opens_since_plan = 0;
-        // A limit that was learned is forgotten slowly: the disk may have room again.
-        self.observed = self
-            .observed
-            .saturating_add(self.observed / 64 + 1)
-            .min(self.capacity);
-        self.forget_datasets();
-        let limit = self.limit();
-        let traffic = self.traffic;
-        let slots: Vec<u32> = self.live().map(|(slot, _)| slot).collect();
-        let mut claims = Vec::with_capacity(slots.len());
-        let mut lifetimes = Vec::with_capacity(slots.len());
-        for &slot in &slots {
-            let held = self.held(slot) as f64;
-            let (claim, lifetime) = claim(self.dataset(slot), traffic, limit as f64, held);
-            claims.push(claim);
-            lifetimes.push(lifetime);
-        }
-        let shares = divide(limit as f64, &claims);
-        for (index, &slot) in slots.iter().enumerate() {
-            let claim = &claims[index];
-            let dataset = self.dataset(slot);
-            dataset.abandoned = claim.abandoned;
-            let lifetime = lifetimes[index];
-            dataset.plan = Plan {
-                lifetime,
-                ..plan(claim, shares[index], dataset.plan.mode)
-            };
-        }
-    }
-
-    /// Drops datasets without residents that nobody reads, and profiles beyond the limit.
-    fn forget_datasets(&mut self) {
-        let gone: Vec<u32> = (self.live())
-            .filter(|(slot, dataset)| dataset.abandoned && self.held(*slot) == 0)
-            .map(|(slot, _)| slot)
-            .collect();
-        for slot in gone {
-            if let Some(dataset) = self.datasets[slot as usize].take() {
-                self.slots.remove(&dataset.key);
-            }
-        }
-        let mut by_age: Vec<(u64, u32)> = (self.live())
-            .filter(|(_, dataset)| dataset.reuse.is_some())
-            .map(|(slot, dataset)| (dataset.last_open, slot))
-            .collect();
-        by_age.sort_unstable();
-        let excess = by_age.len().saturating_sub(PROFILES_MAX);
-        for (_, slot) in by_age.into_iter().take(excess) {
-            self.dataset(slot).reuse = None;
-        }
-    }
-
     /// Where a newcomer would go, if it may come in.
     fn place(&self, slot: u32, size: u64) -> Option<ListId> {
         let main = main_list(slot);
@@ -313,47 +232,6 @@ impl EpochPolicy {
             dataset.plan.lifetime > 0 && age > dataset.plan.lifetime
         })
     }
-}
-
-/// What a dataset asks for, and the lifetime of its residents in its own traffic.
-fn claim(dataset: &mut Dataset, traffic: u64, limit: f64, held: f64) -> (Claim, u64) {
-    let silence = traffic - dataset.last_open;
-    let last_open = dataset.last_open;
-    let survival = dataset
-        .reuse
-        .as_ref()
-        .and_then(|reuse| reuse.survival(traffic, last_open));
-    let curve = survival.as_ref().map(Curve::new);
-    let horizon = survival
-        .as_ref()
-        .map_or(0.0, |survival| survival.horizon_traffic());
-    let mut seen = 0.0;
-    if let Some(reuse) = &mut dataset.reuse {
-        let age_max = ABANDONED * horizon.max(limit) + silence as f64;
-        reuse.prune(traffic, age_max as u64);
-        seen = reuse.seen_bytes();
-    }
-    let silence = silence as f64;
-    let damping = (SILENCE * horizon / silence.max(1.0)).min(1.0).powi(2);
-    let patience = if curve.is_some() {
-        ABANDONED * horizon.max(limit)
-    } else {
-        limit
-    };
-    let lifetime = (curve.as_ref()).map_or(0.0, |curve| {
-        LIFETIMES * horizon * curve.space_per_traffic().min(1.0)
-    });
-    let abandoned = silence > patience;
-    (
-        Claim {
-            curve,
-            damping,
-            seen,
-            resident: held,
-            abandoned,
-        },
-        lifetime as u64,
-    )
 }
 
 impl Policy for EpochPolicy {

@@ -18,6 +18,7 @@ mod evict;
 mod fifo;
 mod lru;
 mod pending;
+mod plan;
 mod residents;
 mod reuse;
 mod share;
