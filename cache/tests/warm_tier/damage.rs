@@ -24,106 +24,95 @@ fn replace(path: &Path, make: impl FnOnce(&Path)) {
     make(path);
 }
 
+/// Ways to spoil a copy (data, sums) while another whole one (data, sums) lies beside it.
+#[derive(Clone, Copy, Debug)]
+enum Harm {
+    Bit(u64),
+    BitInSums,
+    Length(u64),
+    EmptySums,
+    OtherData,
+    OtherCopy,
+    Link,
+    Directory,
+    Pipe,
+    PipeForSums,
+}
+
+const HARMS: [Harm; 12] = [
+    Harm::Bit(2 * MIB),
+    Harm::Bit(3 * MIB + 99),
+    Harm::BitInSums,
+    Harm::Length(MIB),
+    Harm::Length(5 * MIB),
+    Harm::EmptySums,
+    Harm::OtherData,
+    Harm::OtherCopy,
+    Harm::Link,
+    Harm::Directory,
+    Harm::Pipe,
+    Harm::PipeForSums,
+];
+
+impl Harm {
+    fn apply(self, copy: [&Path; 2], other: [&Path; 2]) {
+        let [data, sum] = copy;
+        let pipe = |path: &Path| {
+            nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        };
+        let overwrite = |from: &Path, to: &Path| {
+            std::fs::copy(from, to).unwrap();
+        };
+        match self {
+            Self::Bit(offset) => flip(data, offset),
+            Self::BitInSums => flip(sum, 30),
+            Self::Length(length) => {
+                let file = std::fs::File::options().write(true).open(data).unwrap();
+                file.set_len(length).unwrap();
+            }
+            Self::EmptySums => std::fs::write(sum, b"").unwrap(),
+            Self::OtherData => overwrite(other[0], data),
+            Self::OtherCopy => {
+                overwrite(other[0], data);
+                overwrite(other[1], sum);
+            }
+            Self::Link => replace(data, |path| symlink("/dev/zero", path).unwrap()),
+            Self::Directory => replace(data, |path| std::fs::create_dir(path).unwrap()),
+            Self::Pipe => replace(data, pipe),
+            Self::PipeForSums => replace(sum, pipe),
+        }
+    }
+}
+
 // Without this, damage of the shared copy would reach every node of the cluster.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn damaged_copies_are_never_served() {
     let dir = tempfile::tempdir().unwrap();
     let victim = object("victim", 3 * MIB + 100);
     let other = object("other", 3 * MIB + 100);
-    let (data, sum) = (
-        path(dir.path(), &victim, ""),
-        path(dir.path(), &victim, ".sum"),
-    );
-    type Harm<'a> = (&'a str, Box<dyn Fn() + 'a>);
-    let harms: Vec<Harm<'_>> = vec![
-        ("bit", Box::new(|| flip(&data, 2 * MIB))),
-        ("last bit", Box::new(|| flip(&data, 3 * MIB + 99))),
-        ("sums", Box::new(|| flip(&sum, 30))),
-        (
-            "truncated",
-            Box::new(|| {
-                std::fs::File::options()
-                    .write(true)
-                    .open(&data)
-                    .unwrap()
-                    .set_len(MIB)
-                    .unwrap()
-            }),
-        ),
-        (
-            "extended",
-            Box::new(|| {
-                std::fs::File::options()
-                    .write(true)
-                    .open(&data)
-                    .unwrap()
-                    .set_len(5 * MIB)
-                    .unwrap()
-            }),
-        ),
-        (
-            "empty sums",
-            Box::new(|| replace(&sum, |path| std::fs::write(path, b"").unwrap())),
-        ),
-        (
-            "swapped",
-            Box::new(|| drop(std::fs::copy(path(dir.path(), &other, ""), &data).unwrap())),
-        ),
-        (
-            "swapped with sums",
-            Box::new(|| {
-                std::fs::copy(path(dir.path(), &other, ""), &data).unwrap();
-                std::fs::copy(path(dir.path(), &other, ".sum"), &sum).unwrap();
-            }),
-        ),
-        (
-            "link",
-            Box::new(|| replace(&data, |path| symlink("/dev/zero", path).unwrap())),
-        ),
-        (
-            "directory",
-            Box::new(|| replace(&data, |path| std::fs::create_dir(path).unwrap())),
-        ),
-        (
-            "pipe",
-            Box::new(|| {
-                replace(&data, |path| {
-                    nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).unwrap();
-                })
-            }),
-        ),
-        (
-            "sums are a pipe",
-            Box::new(|| {
-                replace(&sum, |path| {
-                    nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).unwrap();
-                })
-            }),
-        ),
-    ];
-    let filler = Node::start(config(dir.path()), Pattern::default()).await;
+    let at = |object, suffix| path(dir.path(), object, suffix);
+    let copy = [at(&victim, ""), at(&victim, ".sum")];
+    let beside = [at(&other, ""), at(&other, ".sum")];
+    let start = || Node::start(config(dir.path()), Pattern::default());
+    let filler = start().await;
     filler.check(&other).await;
-    for (name, harm) in harms {
+    for harm in HARMS {
         filler.check(&victim).await;
         filler.settle().await;
-        harm();
+        harm.apply([&copy[0], &copy[1]], [&beside[0], &beside[1]]);
         // A fresh daemon finds the damage; the one that had the file open does, too; the next
         // one fills anew.
-        let settings = || config(dir.path());
-        let finder = Node::start(settings(), Pattern::default()).await;
-        let mender = Node::start(settings(), Pattern::default()).await;
+        let (finder, mender) = (start().await, start().await);
         for node in [&finder, &filler, &mender] {
             node.check(&victim).await;
             node.settle().await;
         }
-        let fresh = Node::start(config(dir.path()), Pattern::default()).await;
+        let fresh = start().await;
         fresh.check(&victim).await;
-        assert_eq!((name, fresh.served()), (name, 0), "the copy was made good");
+        assert_eq!(fresh.served(), 0, "{harm:?}: the copy was made good");
     }
-    let kept = std::fs::read_dir(dir.path().join("quarantine"))
-        .unwrap()
-        .count();
-    assert!((8..=16).contains(&kept), "{kept}");
+    let kept = std::fs::read_dir(dir.path().join("quarantine")).unwrap();
+    assert!((8..=16).contains(&kept.count()));
 }
 
 // Without this, a copy damaged after it was opened would be served by whoever has it open.
