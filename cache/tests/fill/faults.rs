@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use terrace_cache::fill::{ReadError, ReadStream};
+use terrace_cache::policy::{Access, Admission, Policy};
 use terrace_cache::store::StoreErrorKind;
+use terrace_cache::{DatasetKey, Digest};
 
 use crate::support::{Fault, FaultSource, MIB, PageSource, check, object};
 use crate::world::{World, read, small};
@@ -189,30 +191,45 @@ async fn a_broken_hot_tier_is_a_miss_and_reads_stay_right() {
     assert!(world.cache.stats().hot_refused > 0);
 }
 
+/// Admits nothing.
+#[derive(Debug)]
+struct Refuse;
+
+impl Policy for Refuse {
+    fn open(&mut self, _: &Access<'_>) -> Admission {
+        Admission::Bypass
+    }
+
+    fn inserted(&mut self, _: &DatasetKey, _: Digest, _: u64) {}
+
+    fn removed(&mut self, _: &Digest) {}
+
+    fn victims(&mut self, _: u64, _: &dyn Fn(&Digest) -> bool) -> Vec<Digest> {
+        Vec::new()
+    }
+}
+
 // Without it an object that the policy keeps out would be written to the SSD all the same, or
 // could not be read.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bypassed_object_is_read_through_memory_only() {
-    let world = World::with(small(), 0);
+    let world = World::with_policy(small(), 1 << 30, Box::new(Refuse));
     let source = PageSource::new(200_000);
     let id = object(6, 1, 6 * MIB);
     let handle = world.object(&id, &source);
+    assert_eq!(handle.opened(), Admission::Bypass);
     let stream = ReadStream::new();
     for round in 0..2 {
+        handle.fill_in_background();
         for block in 0..6 {
             read(&handle, &stream, block * MIB, MIB).await.unwrap();
         }
-        assert_eq!(
-            source.asked_bytes(),
-            6 * MIB,
-            "round {round} is served from memory"
-        );
+        let asked = source.asked_bytes();
+        assert_eq!(asked, 6 * MIB, "round {round} is served from memory");
     }
-    assert!(
-        world
-            .cache
-            .hot()
-            .peek(&id.digest())
-            .is_none_or(|_| handle.progress().0 == 0)
+    assert!(world.cache.hot().peek(&id.digest()).is_none());
+    assert_eq!(
+        (handle.progress(), world.cache.stats().fills),
+        ((0, 6 * MIB), 0)
     );
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tempfile::TempDir;
 use terrace_cache::fill::{Cache, CacheConfig, Object, ReadError, ReadStream};
 use terrace_cache::hot::{HotConfig, HotTier};
-use terrace_cache::policy::Lru;
+use terrace_cache::policy::{Lru, Policy};
 use terrace_cache::units::ByteSize;
 use terrace_cache::{ObjectId, Source};
 use tokio::runtime::Handle;
@@ -27,11 +27,20 @@ impl World {
 
     /// A hot tier of `hot_bytes` below a cache with `config`.
     pub(crate) fn with(config: CacheConfig, hot_bytes: u64) -> Self {
+        Self::with_policy(config, hot_bytes, Box::new(Lru::new()))
+    }
+
+    /// The same under another policy.
+    pub(crate) fn with_policy(
+        config: CacheConfig,
+        hot_bytes: u64,
+        policy: Box<dyn Policy>,
+    ) -> Self {
         let directory = tempfile::tempdir().expect("make a temporary directory");
         let mut hot = HotConfig::new(directory.path());
         hot.limit_bytes = hot_bytes;
         hot.min_free_bytes = 0;
-        let hot = HotTier::open(hot, Box::new(Lru::new())).expect("open the hot tier");
+        let hot = HotTier::open(hot, policy).expect("open the hot tier");
         Self {
             cache: Cache::new(config, hot, Handle::current()),
             directory,
