@@ -53,6 +53,8 @@ pub enum Linked {
     Incomplete,
     /// Its file is not known to be unchanged: `HotObject::verify` it and sync the tier first.
     Unverified,
+    /// Another link of the object exists and shows other attributes; nothing was changed.
+    Differs,
 }
 
 /// Makes and removes links. [`Linker::finish`] makes the counts durable; without it (a crash) some
@@ -134,6 +136,20 @@ impl Linker {
                 .index
                 .apply(&[Change::Pin(*digest, pins)], false),
         }
+    }
+
+    /// Gives up the hold of a link that is gone by other means.
+    pub fn release(&self, digest: &Digest) -> Result<(), HotError> {
+        self.shared.admit("release object")?;
+        let mut shard = self.shard(digest);
+        let pins = self.count(digest, -1);
+        if let Some((_, recorded)) = shard.get_mut(digest) {
+            *recorded = pins;
+            return Ok(());
+        }
+        self.shared
+            .index
+            .apply(&[Change::Pin(*digest, pins)], false)
     }
 
     /// Writes down what is not yet, durably.
@@ -219,6 +235,10 @@ impl Linker {
         let Some(before) = self.is_trusted(&record, &path)? else {
             return Ok(Linked::Unverified);
         };
+        // The name in the hot directory is one link.
+        if before.st_nlink > 1 && !has_attributes(&before, attributes) {
+            return Ok(Linked::Differs);
+        }
         let changed = set_attributes(&path, &before, attributes).and_then(|()| {
             let here = nix::fcntl::AT_FDCWD;
             nix::unistd::linkat(here, &path, directory, name, AtFlags::empty())
@@ -293,6 +313,12 @@ fn fingerprint(stat: &FileStat) -> Fingerprint {
         mtime_ns: nanoseconds(stat.st_mtime, stat.st_mtime_nsec),
         ctime_ns: nanoseconds(stat.st_ctime, stat.st_ctime_nsec),
     }
+}
+
+fn has_attributes(stat: &FileStat, wanted: &LinkAttributes) -> bool {
+    (stat.st_uid, stat.st_gid) == wanted.owner
+        && stat.st_mode & 0o7777 == wanted.mode & 0o7777
+        && nanoseconds(stat.st_mtime, stat.st_mtime_nsec) == wanted.mtime_ns
 }
 
 /// Changes only what differs; each change costs a journal entry.
