@@ -1,1 +1,0 @@
-//! materialize: see lib.rs and docs/decisions/0001-read-path-seams.md.

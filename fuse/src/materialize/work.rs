@@ -1,0 +1,261 @@
+//! The blocking side of a build: directories, links and copies, by several threads.
+//!
+//! Each thread takes a run, opens its directory once, and makes what is in it. What is not complete
+//! in the hot tier is left for the next round and told back. The first error stops all threads.
+
+use std::fs::File;
+use std::os::fd::AsFd as _;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use terrace_cache::hot::{HotTier, LinkAttributes, Linked, Linker};
+use terrace_cache::{DatasetKey, Digest, ObjectId};
+
+use super::journal::Journal;
+use super::plan::Run;
+use super::sys::{self, io_error};
+use super::{MaterializeError, Report};
+use crate::namespace::{Ino, Kind, Namespace as _};
+use crate::snapshot::{Node, Snapshot};
+
+/// A build under way, shared by its threads. The lock of the journal lives as long as they do.
+#[derive(Debug)]
+pub(super) struct Build {
+    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) digest: Digest,
+    pub(super) hot: HotTier,
+    pub(super) dataset: DatasetKey,
+    pub(super) journal: Journal,
+    /// Root of the tree while it is built.
+    pub(super) root: File,
+    pub(super) linker: Linker,
+    pub(super) copies: Mutex<Vec<u64>>,
+    pub(super) counts: Counts,
+}
+
+/// What was made so far.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    pub(super) linked: AtomicU64,
+    pub(super) copied: AtomicU64,
+    pub(super) symlinks: AtomicU64,
+    pub(super) directories: AtomicU64,
+    pub(super) bytes: AtomicU64,
+}
+
+/// Files whose object was not ready, and how.
+pub(super) type Waiting = Vec<(Ino, Linked)>;
+
+/// Why a thread could not make an entry: its own error, or the object has to come first.
+enum Obstacle {
+    Wait(Linked),
+    Fail(MaterializeError),
+}
+
+impl<E: Into<MaterializeError>> From<E> for Obstacle {
+    fn from(error: E) -> Self {
+        Self::Fail(error.into())
+    }
+}
+
+impl Counts {
+    pub(super) fn report(&self) -> Report {
+        let get = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        Report {
+            linked: get(&self.linked),
+            copied: get(&self.copied),
+            symlinks: get(&self.symlinks),
+            directories: get(&self.directories),
+            bytes: get(&self.bytes),
+            unchanged: false,
+        }
+    }
+
+    /// Regular files in the tree.
+    pub(super) fn files(&self) -> u64 {
+        let report = self.report();
+        report.linked + report.copied
+    }
+
+    /// Entries in the tree.
+    pub(super) fn entries(&self) -> u64 {
+        let report = self.report();
+        self.files() + report.symlinks + report.directories
+    }
+}
+
+impl Build {
+    /// Makes every directory, parents first. Closed to others until the end.
+    pub(super) fn make_directories(&self) -> Result<(), MaterializeError> {
+        let mut open: Option<(Ino, File)> = None;
+        for number in Ino::ROOT.0 + 1..=self.snapshot.entries() {
+            let node = self.snapshot.node(Ino(number))?;
+            if node.attr.kind != Kind::Directory {
+                continue;
+            }
+            let parent = match open.take() {
+                Some((parent, file)) if parent == node.parent => file,
+                _ => self.directory(node.parent)?,
+            };
+            let done = sys::make_directory(&parent, &node.name);
+            done.map_err(io_error("create directory", sys::name(&node.name).as_ref()))?;
+            self.counts.directories.fetch_add(1, Ordering::Relaxed);
+            open = Some((node.parent, parent));
+        }
+        self.counts.directories.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Gives every directory but the root its mode and times, children first.
+    pub(super) fn finish_directories(&self) -> Result<(), MaterializeError> {
+        for number in (Ino::ROOT.0 + 1..=self.snapshot.entries()).rev() {
+            let attr = self.snapshot.attr(Ino(number))?;
+            if attr.kind == Kind::Directory {
+                let directory = self.directory(Ino(number))?;
+                let done = sys::finish(&directory, &attr);
+                done.map_err(io_error("set attributes", &self.journal.tree))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the entries of `runs` with `threads` threads.
+    pub(super) fn make(
+        self: &Arc<Self>,
+        runs: &[Run],
+        threads: usize,
+    ) -> Result<Waiting, MaterializeError> {
+        let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let work = || -> Result<Waiting, MaterializeError> {
+            let mut waiting = Vec::new();
+            while let Some(run) = runs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                if stop.load(Ordering::Relaxed) {
+                    break;
+                }
+                let done = self.make_run(run, &mut waiting);
+                done.inspect_err(|_| stop.store(true, Ordering::Relaxed))?;
+            }
+            Ok(waiting)
+        };
+        std::thread::scope(|scope| {
+            let others = threads.min(runs.len()).saturating_sub(1);
+            let others: Vec<_> = (0..others).map(|_| scope.spawn(work)).collect();
+            let mut waiting = work();
+            for other in others {
+                let more = other.join().map_err(|_| MaterializeError::Thread).flatten();
+                waiting = waiting.and_then(|mut waiting| {
+                    waiting.extend(more?);
+                    Ok(waiting)
+                });
+            }
+            waiting
+        })
+    }
+
+    fn make_run(&self, run: &Run, waiting: &mut Waiting) -> Result<(), MaterializeError> {
+        let mut directory = None;
+        for number in run.entries.clone() {
+            let node = self.snapshot.node(Ino(number))?;
+            if node.attr.kind == Kind::Directory {
+                continue;
+            }
+            let directory = match &mut directory {
+                Some(directory) => directory,
+                none => none.insert(self.directory(run.parent)?),
+            };
+            match self.make_entry(&node, directory) {
+                Ok(()) => {}
+                Err(Obstacle::Wait(how)) => waiting.push((node.ino, how)),
+                Err(Obstacle::Fail(error)) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn make_entry(&self, node: &Node, directory: &File) -> Result<(), Obstacle> {
+        let fail = |operation| io_error(operation, sys::name(&node.name).as_ref());
+        let attr = &node.attr;
+        if attr.kind == Kind::Symlink {
+            let target = self.snapshot.link_target(node.ino)?;
+            let done = sys::make_link(directory.as_fd(), &node.name, &target, attr.mtime_ns);
+            done.map_err(fail("create symbolic link"))?;
+            self.counts.symlinks.fetch_add(1, Ordering::Relaxed);
+            return Ok(());
+        }
+        if attr.size == 0 {
+            // The hot tier keeps no file for nothing.
+            return self.copy(node, directory, None);
+        }
+        let object = self.snapshot.object(node.ino)?;
+        let attributes = LinkAttributes {
+            mode: u32::from(attr.mode & 0o777),
+            owner: (attr.uid, attr.gid),
+            mtime_ns: attr.mtime_ns,
+        };
+        let name = sys::name(&node.name);
+        match self
+            .linker
+            .link(&object.digest(), directory.as_fd(), name, &attributes)
+        {
+            Ok(Linked::Yes) => {
+                self.counts.linked.fetch_add(1, Ordering::Relaxed);
+                self.counts.bytes.fetch_add(attr.size, Ordering::Relaxed);
+                Ok(())
+            }
+            Ok(Linked::Differs) => self.copy(node, directory, Some(&object)),
+            Ok(how) => Err(Obstacle::Wait(how)),
+            Err(error) => Err(Obstacle::Fail(self.explain(&object, error))),
+        }
+    }
+
+    /// A file of its own, for what cannot share an inode.
+    fn copy(
+        &self,
+        node: &Node,
+        directory: &File,
+        object: Option<&ObjectId>,
+    ) -> Result<(), Obstacle> {
+        let fail = |operation| io_error(operation, sys::name(&node.name).as_ref());
+        let backing = match object {
+            Some(object) => {
+                let backing = self.hot.object(object, &self.dataset)?.backing()?;
+                Some(backing.ok_or(Obstacle::Wait(Linked::Incomplete))?)
+            }
+            None => None,
+        };
+        let source = backing.as_ref().map(|backing| backing.file());
+        let file = sys::copy(source, directory.as_fd(), &node.name).map_err(fail("copy file"))?;
+        sys::finish(&file, &node.attr).map_err(fail("set attributes"))?;
+        self.copies
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(node.ino.0);
+        self.counts.copied.fetch_add(1, Ordering::Relaxed);
+        self.counts
+            .bytes
+            .fetch_add(node.attr.size, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn directory(&self, ino: Ino) -> Result<File, MaterializeError> {
+        let path = self.snapshot.path(ino)?;
+        let opened = sys::directory_below(&self.root, &path);
+        opened.map_err(io_error("open directory", sys::name(&path).as_ref()))
+    }
+
+    /// Tells "other file system" from other failures of a link.
+    fn explain(&self, object: &ObjectId, error: terrace_cache::hot::HotError) -> MaterializeError {
+        use std::os::unix::fs::MetadataExt as _;
+        let device = |file: &File| file.metadata().map(|file| file.dev()).ok();
+        let backing = self
+            .hot
+            .object(object, &self.dataset)
+            .and_then(|object| object.backing());
+        match backing {
+            Ok(Some(backing)) if device(backing.file()) != device(&self.root) => {
+                MaterializeError::OtherFileSystem(self.journal.tree.clone())
+            }
+            _ => error.into(),
+        }
+    }
+}
