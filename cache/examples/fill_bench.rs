@@ -65,8 +65,14 @@ async fn main() -> Result<()> {
         epoch(&hot, &source, &small).await?;
     }
     let status = std::fs::read_to_string("/proc/self/status")?;
-    let peak = status.lines().find(|line| line.starts_with("VmHWM")).unwrap_or("VmHWM: unknown");
-    println!("peak resident set {}", peak.trim_start_matches("VmHWM:").trim());
+    let peak = status
+        .lines()
+        .find(|line| line.starts_with("VmHWM"))
+        .unwrap_or("VmHWM: unknown");
+    println!(
+        "peak resident set {}",
+        peak.trim_start_matches("VmHWM:").trim()
+    );
     Ok(())
 }
 

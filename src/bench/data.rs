@@ -29,8 +29,6 @@ pub(crate) struct Sample {
     pub(crate) large: Option<(PathBuf, u64)>,
     /// Small files in an order shuffled with a fixed seed.
     pub(crate) small: Vec<PathBuf>,
-    /// Sum of the sizes of `small`.
-    pub(crate) small_bytes: u64,
 }
 
 impl Sample {
@@ -76,14 +74,12 @@ impl Sample {
             .collect();
         small.shuffle(&mut StdRng::seed_from_u64(1));
         small.truncate(SMALL_FILES_MAX);
-        let small_bytes = small.iter().map(|(_, size)| **size).sum();
         let small = small.into_iter().map(|(path, _)| root.join(path)).collect();
         Self {
             root: root.to_owned(),
             entries,
             large,
             small,
-            small_bytes,
             files,
         }
     }

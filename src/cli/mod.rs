@@ -73,6 +73,8 @@ enum Command {
     Pin(warm::PinArgs),
     /// End a pin
     Unpin(warm::PinArgs),
+    /// Build a native read-only tree of hard links to hot objects
+    Materialize(warm::MaterializeArgs),
     /// Show mounts, tiers, hit rates, and what applications waited for
     Status(status::StatusArgs),
     /// Say what this machine can do, what is wrong and what to try
@@ -126,6 +128,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Evict(args) => warm::evict(&args, &global),
         Command::Pin(args) => warm::pin(&args, true, &global),
         Command::Unpin(args) => warm::pin(&args, false, &global),
+        Command::Materialize(args) => warm::materialize(&args, &global),
         Command::Status(args) => status::run(&args, &global),
         Command::Doctor(args) => doctor::run(&args, &global),
         Command::Keeper(args) => keeper::run(&args, &global),

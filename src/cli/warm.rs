@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
@@ -12,7 +12,9 @@ use terrace_cache::units::ByteSize;
 use tonic::Streaming;
 
 use super::{Failure, Global};
-use crate::control::proto::{EvictRequest, PinRequest, Tier, WarmProgress, WarmRequest};
+use crate::control::proto::{
+    EvictRequest, MaterializeRequest, PinRequest, Tier, WarmProgress, WarmRequest,
+};
 use crate::control::{client, instance};
 
 /// Where to bring data.
@@ -71,6 +73,18 @@ pub(crate) struct PinArgs {
     what: What,
 }
 
+/// Build a native read-only tree of hard links to hot objects: no daemon in the read path.
+#[derive(Debug, Args)]
+pub(crate) struct MaterializeArgs {
+    #[command(flatten)]
+    what: What,
+    /// Directory to make, on the file system of the hot tier; must not exist
+    dir: PathBuf,
+    /// Remove a tree made before (and end its pins)
+    #[arg(long)]
+    remove: bool,
+}
+
 pub(crate) fn warm(args: &WarmArgs, global: &Global) -> Result<(), Failure> {
     let base = global.run_base();
     let (node, target) = instance::locate(&base, args.what.hot.as_deref(), &args.what.what)?;
@@ -112,6 +126,34 @@ pub(crate) fn warm(args: &WarmArgs, global: &Global) -> Result<(), Failure> {
         println!("warming in the background; see terrace status");
     }
     failed(&last, &args.what.what)
+}
+
+pub(crate) fn materialize(args: &MaterializeArgs, global: &Global) -> Result<(), Failure> {
+    let base = global.run_base();
+    let (node, target) = instance::locate(&base, args.what.hot.as_deref(), &args.what.what)?;
+    let directory = std::path::absolute(&args.dir)
+        .with_context(|| format!("use the path {}", args.dir.display()))?;
+    let directory = directory
+        .to_str()
+        .context("use a directory with a UTF-8 name")?
+        .to_owned();
+    let request = MaterializeRequest {
+        target: Some(target),
+        directory: directory.clone(),
+        remove: args.remove,
+    };
+    let last = client::runtime()?.block_on(async {
+        let mut worker = client::connect(&node).await?;
+        let reply = worker
+            .materialize(request)
+            .await
+            .map_err(|status| client::refused(&status))?;
+        follow(reply.into_inner(), true).await
+    })?;
+    failed(&last, &args.what.what)?;
+    let verb = if args.remove { "removed" } else { "linked" };
+    println!("{directory}: {} files {verb}", last.files_done);
+    Ok(())
 }
 
 pub(crate) fn evict(args: &EvictArgs, global: &Global) -> Result<(), Failure> {

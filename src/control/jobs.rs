@@ -7,6 +7,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt;
+use terrace_cache::Source;
 use terrace_cache::fill::Object;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -31,7 +33,7 @@ pub(super) struct Plan {
 }
 
 /// Progress as a client sees it.
-pub(super) type Reports = mpsc::Sender<Result<WarmProgress, Status>>;
+pub(crate) type Reports = mpsc::Sender<Result<WarmProgress, Status>>;
 
 /// Fills every object of `found`. Ends early when `reports` is given and its client has gone.
 pub(super) async fn warm(node: Arc<Node>, mut found: Found, plan: Plan, reports: Option<Reports>) {
@@ -45,7 +47,7 @@ pub(super) async fn warm(node: Arc<Node>, mut found: Found, plan: Plan, reports:
         let room = job.running.len() < FILES_AT_ONCE;
         tokio::select! {
             next = found.next(&node), if room && !listed => match next {
-                Some(Ok(object)) => job.begin(&node, object, plan),
+                Some(Ok(object)) => job.begin(&node, &found, object, plan),
                 Some(Err(error)) => job.fail(error),
                 None => listed = true,
             },
@@ -82,14 +84,16 @@ struct Job {
 }
 
 impl Job {
-    fn begin(&mut self, node: &Arc<Node>, object: Arc<Object>, plan: Plan) {
+    fn begin(&mut self, node: &Arc<Node>, found: &Found, object: Arc<Object>, plan: Plan) {
         self.progress.files_total += 1;
         self.progress.bytes_total += object.id().size();
         let node = Arc::clone(node);
+        let source = Arc::clone(&found.source);
         self.running.spawn(async move {
             let size = object.id().size();
             if plan.warm_only {
-                return Err("this mount has no warm tier; mount with --warm".to_owned());
+                fill_warm(&object, &source).await?;
+                return Ok(size);
             }
             object.fill().await.map_err(|error| error.to_string())?;
             if plan.pin {
@@ -109,4 +113,20 @@ impl Job {
             self.progress.error = error;
         }
     }
+}
+
+/// Reads an object through the warm tier, which keeps a copy; the bytes are dropped here.
+async fn fill_warm(object: &Object, source: &Arc<dyn Source>) -> Result<(), String> {
+    let size = object.id().size();
+    if size == 0 {
+        return Ok(());
+    }
+    let mut bytes = source
+        .read(object.id(), 0..size)
+        .await
+        .map_err(|error| error.to_string())?;
+    while let Some(piece) = bytes.next().await {
+        piece.map_err(|error| error.to_string())?;
+    }
+    Ok(())
 }

@@ -14,9 +14,10 @@ mod status;
 mod target;
 pub(crate) mod tiers;
 
+pub(crate) use jobs::Reports;
+
 /// Generated messages, client and server.
 #[expect(
-    missing_docs,
     unreachable_pub,
     clippy::all,
     reason = "generated from proto/terrace/node/v1/node.proto, which carries the documentation"

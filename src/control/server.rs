@@ -14,8 +14,8 @@ use tonic::{Request, Response, Status};
 use super::jobs::{self, Plan};
 use super::proto::node_server::{Node as Service, NodeServer};
 use super::proto::{
-    EvictReply, EvictRequest, MetricsReply, MetricsRequest, PinReply, PinRequest, StatusReply,
-    StatusRequest, Tier, WarmProgress, WarmRequest,
+    EvictReply, EvictRequest, MaterializeRequest, MetricsReply, MetricsRequest, PinReply,
+    PinRequest, StatusReply, StatusRequest, Tier, WarmProgress, WarmRequest,
 };
 use super::{status, target};
 use crate::metrics;
@@ -90,6 +90,11 @@ impl Service for Control {
         let request = request.into_inner();
         let warm_only = request.tier() == Tier::Warm;
         let found = target::find(&self.node, request.target).await?;
+        if warm_only && !found.has_warm {
+            return Err(Status::failed_precondition(
+                "this source has no warm tier; mount it with --warm DIR",
+            ));
+        }
         let plan = Plan {
             pin: request.pin,
             warm_only,
@@ -149,6 +154,18 @@ impl Service for Control {
             reply.bytes += id.size();
         }
         Ok(Response::new(reply))
+    }
+
+    type MaterializeStream = ReceiverStream<Result<WarmProgress, Status>>;
+
+    async fn materialize(
+        &self,
+        request: Request<MaterializeRequest>,
+    ) -> Result<Response<Self::MaterializeStream>, Status> {
+        let request = request.into_inner();
+        let (reports, stream) = mpsc::channel(REPORTS);
+        crate::node::tree::start(&self.node, request, reports).await?;
+        Ok(Response::new(ReceiverStream::new(stream)))
     }
 }
 

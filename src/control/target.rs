@@ -24,6 +24,8 @@ const PAGE: usize = 1024;
 pub(super) struct Found {
     /// Where bytes come from.
     pub(super) source: Arc<dyn Source>,
+    /// Whether a warm tier stands before the store.
+    pub(super) has_warm: bool,
     /// Whose budget they use.
     pub(super) dataset: DatasetKey,
     /// The objects; ends after the first error.
@@ -80,6 +82,7 @@ async fn in_mount(node: &Arc<Node>, path: &proto::MountPath) -> Result<Found, St
     });
     Ok(Found {
         source: Arc::clone(&mounted.source),
+        has_warm: mounted.has_warm,
         dataset: mounted.dataset.clone(),
         objects,
     })
@@ -153,6 +156,7 @@ async fn in_store(node: &Arc<Node>, source: proto::SourceUrl) -> Result<Found, S
     });
     Ok(Found {
         source: opened.source,
+        has_warm: opened.has_warm,
         dataset: DatasetKey(url.into()),
         objects,
     })

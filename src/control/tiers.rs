@@ -50,6 +50,17 @@ pub(crate) fn tiers(node: &Arc<Node>) -> Vec<Tier> {
             waited_seconds: stats.hot.waited.as_secs_f64(),
         },
     ];
+    for warm in node.warm_tiers() {
+        let stats = warm.stats();
+        tiers.push(Tier {
+            name: "warm",
+            used_bytes: None,
+            limit_bytes: Some(node.config().cache.warm.budget.0).filter(|bytes| *bytes > 0),
+            hit_bytes: stats.hit_bytes + stats.streamed_bytes + stats.followed_bytes,
+            miss_bytes: stats.cold_bytes,
+            waited_seconds: 0.0,
+        });
+    }
     tiers.push(Tier {
         name: "store",
         used_bytes: None,

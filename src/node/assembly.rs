@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -17,6 +18,7 @@ use terrace_cache::fill::Cache;
 use terrace_cache::hot::{HotConfig, HotTier};
 use terrace_cache::policy::EpochPolicy;
 use terrace_cache::store::{Credentials, Store, StoreUrl};
+use terrace_cache::warm::{WarmConfig, WarmSource, WarmTier};
 use terrace_cache::{DatasetKey, Source};
 use terrace_fuse::fs::{FileSystem, FileSystemConfig, FileSystemParts, Profile};
 use terrace_fuse::handles::HandleTable;
@@ -42,6 +44,8 @@ pub(crate) struct Mounted {
     pub(crate) store: Store,
     /// Where bytes come from: the store, or the warm tier over it.
     pub(crate) source: Arc<dyn Source>,
+    /// Whether that is the warm tier.
+    pub(crate) has_warm: bool,
     /// What exists.
     pub(crate) namespace: Arc<dyn Namespace>,
     /// Whose budget its bytes use.
@@ -57,6 +61,8 @@ pub(crate) struct Opened {
     pub(crate) store: Store,
     /// The store, or the warm tier over it.
     pub(crate) source: Arc<dyn Source>,
+    /// Whether it is the warm tier.
+    pub(crate) has_warm: bool,
 }
 
 /// Everything a worker owns.
@@ -67,6 +73,9 @@ pub(crate) struct Node {
     runtime: Handle,
     tasks: TaskTracker,
     mounts: Mutex<BTreeMap<String, Arc<Mounted>>>,
+    /// One warm tier for each directory.
+    warm: Mutex<BTreeMap<PathBuf, WarmTier>>,
+    scratch: AtomicU64,
     started: Instant,
 }
 
@@ -87,6 +96,8 @@ impl Node {
             runtime,
             tasks: TaskTracker::new(),
             mounts: Mutex::default(),
+            warm: Mutex::default(),
+            scratch: AtomicU64::new(0),
             started: Instant::now(),
         }))
     }
@@ -105,7 +116,7 @@ impl Node {
                     "mount with the same version of terrace that serves it",
                 )
             })?;
-        let warm = options.warm.clone();
+        let warm = options.warm.clone().or_else(|| self.configured_warm());
         let opened = self
             .open_source(&spec.source, spec.credentials.0.clone(), warm)
             .await?;
@@ -141,6 +152,7 @@ impl Node {
             options,
             store: opened.store,
             source: opened.source,
+            has_warm: opened.has_warm,
             namespace,
             dataset,
             fs,
@@ -171,7 +183,7 @@ impl Node {
 
     /// Where a mount keeps what must outlive a worker: one directory for each source and mount
     /// point, so that inode numbers stay the same when the same thing is mounted again.
-    fn state_dir(&self, spec: &MountSpec) -> Result<PathBuf> {
+    fn state_path(&self, spec: &MountSpec) -> PathBuf {
         let mut hash = Sha256::new();
         hash.update(spec.source.as_bytes());
         hash.update([0]);
@@ -180,7 +192,11 @@ impl Node {
             .iter()
             .map(|byte| format!("{byte:02x}"))
             .collect();
-        let dir = self.config.cache.hot.dir.join("mounts").join(name);
+        self.config.cache.hot.dir.join("mounts").join(name)
+    }
+
+    fn state_dir(&self, spec: &MountSpec) -> Result<PathBuf> {
+        let dir = self.state_path(spec);
         std::fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
         Ok(dir)
     }
@@ -204,13 +220,62 @@ impl Node {
             .await
             .map_err(failed)?;
         let source: Arc<dyn Source> = Arc::new(store.clone());
-        if let Some(dir) = warm {
-            return Err(Failure::new(
-                format!("open the warm tier {}", dir.display()),
-                "leave out --warm",
-            ));
+        let has_warm = warm.is_some();
+        let source = match warm {
+            None => source,
+            Some(dir) => {
+                let tier = self.warm_tier(&dir).map_err(|error| {
+                    Failure::new(
+                        format!("open the warm tier {}: {error:#}", dir.display()),
+                        "check --warm",
+                    )
+                })?;
+                Arc::new(WarmSource::new(tier, source))
+            }
+        };
+        Ok(Opened {
+            store,
+            source,
+            has_warm,
+        })
+    }
+
+    /// The warm directory of the configuration, if it names one.
+    fn configured_warm(&self) -> Option<PathBuf> {
+        let dir = &self.config.cache.warm.dir;
+        (!dir.as_os_str().is_empty()).then(|| dir.clone())
+    }
+
+    fn warm_tier(&self, dir: &Path) -> Result<WarmTier> {
+        let mut tiers = self.warm.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tier) = tiers.get(dir) {
+            return Ok(tier.clone());
         }
-        Ok(Opened { store, source })
+        let config = WarmConfig {
+            dir: dir.to_owned(),
+            ..self.config.cache.warm.clone()
+        };
+        let tier = WarmTier::new(config, self.runtime.clone())?;
+        tiers.insert(dir.to_owned(), tier.clone());
+        Ok(tier)
+    }
+
+    /// Warm tiers in use.
+    pub(crate) fn warm_tiers(&self) -> Vec<WarmTier> {
+        let tiers = self.warm.lock().unwrap_or_else(PoisonError::into_inner);
+        tiers.values().cloned().collect()
+    }
+
+    /// The snapshot file of a mount that shows one.
+    pub(crate) fn snapshot_of(&self, spec: &MountSpec) -> PathBuf {
+        names::snapshot_path(&self.state_path(spec), spec)
+    }
+
+    /// A file name of this worker's own, in the hot directory.
+    pub(crate) fn scratch_file(&self, purpose: &str) -> PathBuf {
+        let number = self.scratch.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{purpose}-{}-{number}", std::process::id());
+        self.config.cache.hot.dir.join("mounts").join(name)
     }
 
     /// Forgets a mount that was removed.

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use terrace_cache::fill::CacheConfig;
 use terrace_cache::store::StoreConfig;
 use terrace_cache::units::{ByteSize, Span};
+use terrace_cache::warm::WarmConfig;
 
 /// The configuration file.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -36,6 +37,8 @@ pub(crate) struct CacheSection {
     pub(crate) fill: CacheConfig,
     /// `[cache.store]`.
     pub(crate) store: StoreConfig,
+    /// `[cache.warm]`.
+    pub(crate) warm: WarmConfig,
 }
 
 /// `[cache.hot]`: the tier on the node's SSD.
@@ -139,6 +142,11 @@ impl Config {
 
     /// Refuses values that cannot work, naming key and range.
     pub(crate) fn check(&self) -> Result<()> {
+        let warm = &self.cache.warm;
+        if !warm.dir.as_os_str().is_empty() {
+            warm.check()
+                .map_err(|error| anyhow::anyhow!("cache.warm.{error}"))?;
+        }
         self.cache
             .fill
             .check()

@@ -8,3 +8,4 @@ pub(crate) mod config;
 pub(crate) mod link;
 pub(crate) mod names;
 pub(crate) mod options;
+pub(crate) mod tree;

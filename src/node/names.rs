@@ -47,13 +47,18 @@ pub(super) async fn snapshot(
     spec: &MountSpec,
     options: &MountOptions,
 ) -> Result<Snapshot> {
-    let path = state.join(format!("snapshot-{}", spec.id));
+    let path = snapshot_path(state, spec);
     if !path.exists() {
         remove_others(state, &path);
         build(store, &path).await?;
     }
     Snapshot::open(&path, ownership(options))
         .with_context(|| format!("open the snapshot {}", path.display()))
+}
+
+/// Where the snapshot of a mount lies.
+pub(super) fn snapshot_path(state: &Path, spec: &MountSpec) -> PathBuf {
+    state.join(format!("snapshot-{}", spec.id))
 }
 
 /// Lists the store into a snapshot file, which appears whole or not at all.

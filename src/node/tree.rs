@@ -1,0 +1,173 @@
+//! `terrace materialize`: a native tree of hard links, built from what a source holds right now or
+//! from the snapshot that a mount shows.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use terrace_cache::DatasetKey;
+use terrace_cache::store::Store;
+use terrace_fuse::materialize::{self, MaterializeOptions, Objects};
+use terrace_fuse::snapshot::Snapshot;
+use tonic::Status;
+
+use super::assembly::Node;
+use super::names;
+use super::options::MountOptions;
+use crate::control::Reports;
+use crate::control::proto::target::Kind;
+use crate::control::proto::{MaterializeRequest, Target, WarmProgress};
+
+/// What to make a tree of.
+struct Origin {
+    store: Store,
+    objects: Objects,
+    options: MountOptions,
+    /// The snapshot that a mount shows; otherwise one is made.
+    shown: Option<PathBuf>,
+}
+
+/// Starts to build or remove a tree; progress goes to `reports`, the last message is `finished`.
+///
+/// Errors: an unknown mount, or a store that cannot be reached. A client that goes away does not
+/// stop the work; what is half done is cleaned up by the next call.
+pub(crate) async fn start(
+    node: &Arc<Node>,
+    request: MaterializeRequest,
+    reports: Reports,
+) -> Result<(), Status> {
+    let directory = PathBuf::from(&request.directory);
+    if !directory.is_absolute() {
+        return Err(Status::invalid_argument(
+            "name the tree by an absolute path",
+        ));
+    }
+    let hot = node.cache().hot().clone();
+    if request.remove {
+        node.spawn(async move {
+            let removed =
+                tokio::task::spawn_blocking(move || materialize::remove(&hot, &directory));
+            let result = match removed.await {
+                Ok(result) => result.map_err(|error| error.to_string()),
+                Err(error) => Err(error.to_string()),
+            };
+            finish(&reports, result.map(|()| 0)).await;
+        });
+        return Ok(());
+    }
+    let origin = origin(node, request.target).await?;
+    let node = Arc::clone(node);
+    let owner = Arc::clone(&node);
+    owner.spawn(async move {
+        let result = build(&node, origin, &directory, &reports).await;
+        finish(&reports, result.map_err(|error| format!("{error:#}"))).await;
+    });
+    Ok(())
+}
+
+async fn origin(node: &Arc<Node>, target: Option<Target>) -> Result<Origin, Status> {
+    match target.and_then(|target| target.kind) {
+        Some(Kind::Mount(path)) => {
+            if !path.path.is_empty() {
+                return Err(Status::invalid_argument(
+                    "a tree is made of a whole mount; name the mount point or a store URL",
+                ));
+            }
+            let mounted = node.at(&path.mountpoint).ok_or_else(|| {
+                Status::not_found(format!(
+                    "find {}: not mounted by this node",
+                    path.mountpoint
+                ))
+            })?;
+            let shown = mounted
+                .options
+                .snapshot
+                .then(|| node.snapshot_of(&mounted.spec));
+            Ok(Origin {
+                store: mounted.store.clone(),
+                objects: Objects {
+                    cache: node.cache().clone(),
+                    source: Arc::clone(&mounted.source),
+                    dataset: mounted.dataset.clone(),
+                },
+                options: mounted.options.clone(),
+                shown,
+            })
+        }
+        Some(Kind::Source(source)) => {
+            let credentials = source.credentials.into_iter().collect();
+            let opened = node
+                .open_source(&source.url, credentials, None)
+                .await
+                .map_err(|error| Status::failed_precondition(error.to_string()))?;
+            Ok(Origin {
+                store: opened.store,
+                objects: Objects {
+                    cache: node.cache().clone(),
+                    source: opened.source,
+                    dataset: DatasetKey(source.url.into()),
+                },
+                options: MountOptions::default(),
+                shown: None,
+            })
+        }
+        None => Err(Status::invalid_argument(
+            "name a mount point or a store URL",
+        )),
+    }
+}
+
+async fn build(node: &Node, origin: Origin, tree: &Path, reports: &Reports) -> Result<u64> {
+    let made = node.scratch_file("tree");
+    let path = match &origin.shown {
+        Some(shown) => shown,
+        None => {
+            names::build(&origin.store, &made).await?;
+            &made
+        }
+    };
+    let snapshot = Snapshot::open(path, names::ownership(&origin.options))
+        .with_context(|| format!("open the snapshot {}", path.display()));
+    // Once open, the file is needed no more.
+    std::fs::remove_file(&made).ok();
+    let snapshot = Arc::new(snapshot?);
+    let files = snapshot.files();
+    let tell = |progress: materialize::Progress| {
+        let report = WarmProgress {
+            files_done: progress.filled.min(progress.linked),
+            files_total: progress.files,
+            listed: true,
+            ..WarmProgress::default()
+        };
+        reports.try_send(Ok(report)).ok();
+    };
+    materialize::materialize(
+        &snapshot,
+        &origin.objects,
+        tree,
+        &MaterializeOptions::default(),
+        &tell,
+    )
+    .await
+    .with_context(|| format!("build {}", tree.display()))?;
+    Ok(files)
+}
+
+async fn finish(reports: &Reports, result: Result<u64, String>) {
+    let last = match result {
+        Ok(files) => WarmProgress {
+            files_done: files,
+            files_total: files,
+            listed: true,
+            finished: true,
+            ..WarmProgress::default()
+        },
+        Err(error) => WarmProgress {
+            error,
+            files_failed: 1,
+            finished: true,
+            ..WarmProgress::default()
+        },
+    };
+    reports.send(Ok(last)).await.ok();
+}
