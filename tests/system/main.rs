@@ -1,0 +1,15 @@
+//! Tests of the binary as users run it: real kernel mounts, real stores, real processes.
+//!
+//! One test program, so that it is linked once. Each module is one subject; promises of
+//! `docs/SEMANTICS.md` are named where they are checked.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod bytes;
+mod changes;
+mod life;
+mod refusals;
+mod tiers;

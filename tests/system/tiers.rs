@@ -1,0 +1,151 @@
+//! Where bytes come from: how often the store is asked, what stays local, what is dropped.
+
+use std::fs;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+
+use crate::support::data::{Tree, assert_same, noise, read_tree, sample_tree};
+use crate::support::node::Node;
+use crate::support::{need_mount, need_s3};
+
+/// Bytes of all files of a tree.
+fn size(tree: &Tree) -> u64 {
+    tree.values().map(|bytes| bytes.len() as u64).sum()
+}
+
+/// Files of up to several blocks, about 60 MB.
+fn large_tree() -> Tree {
+    let lengths = |number: u64| 100_000 + (number as usize * 7_919) % 2_900_000;
+    (0..40)
+        .map(|number| (format!("part-{number:02}"), noise(number, lengths(number))))
+        .collect()
+}
+
+// SEMANTICS S1: eight readers of one cold file must not cost eight downloads, nor a second epoch another one.
+#[test]
+fn the_store_sends_each_byte_once() {
+    need_mount!("the_store_sends_each_byte_once");
+    let server = need_s3!("the_store_sends_each_byte_once");
+    let bucket = server.bucket("once");
+    let tree = large_tree();
+    bucket.put_tree("set", &tree);
+    let node = Node::new();
+    let mount = node.mount(&bucket.url("set"), &[]);
+    for _ in 0..2 {
+        std::thread::scope(|threads| {
+            for _ in 0..8 {
+                threads.spawn(|| assert_same(&read_tree(&mount), &tree));
+            }
+        });
+    }
+    let (sent, whole) = (bucket.sent_bytes(), size(&tree));
+    assert!(
+        sent <= whole + whole / 50,
+        "the store sent {sent} bytes for {whole}"
+    );
+    assert!(
+        sent >= whole,
+        "the counter proves nothing: {sent} of {whole} bytes"
+    );
+}
+
+// SEMANTICS S19: a tier smaller than the data must hold its budget and still serve every byte.
+#[test]
+fn a_small_hot_tier_holds_its_budget() {
+    need_mount!("a_small_hot_tier_holds_its_budget");
+    let server = need_s3!("a_small_hot_tier_holds_its_budget");
+    let bucket = server.bucket("budget");
+    let tree = large_tree();
+    bucket.put_tree("set", &tree);
+    let node = Node::new();
+    let mount = node.mount(&bucket.url("set"), &["--hot-size", "32MiB"]);
+    let held = fs::File::open(mount.join("part-39")).unwrap();
+    for _ in 0..3 {
+        assert_same(&read_tree(&mount), &tree);
+        let hot = tier(&node, "hot");
+        let [used, limit] = ["used_bytes", "limit_bytes"].map(|field| hot[field].as_u64().unwrap());
+        assert_eq!(limit, 32 << 20);
+        assert!(used <= limit, "{used} bytes in a tier of {limit}");
+    }
+    let mut bytes = vec![0; tree["part-39"].len()];
+    held.read_exact_at(&mut bytes, 0).unwrap();
+    assert!(
+        bytes == tree["part-39"],
+        "an open file changed while others were evicted"
+    );
+    drop(held);
+    let on_disk = allocated(&node.hot());
+    assert!(
+        on_disk <= 48 << 20,
+        "{on_disk} bytes on the disk for a tier of 32 MiB"
+    );
+}
+
+// SEMANTICS S19: pinned files stay, dropped files come back from the store.
+#[test]
+fn pinned_files_stay_and_evicted_ones_come_back() {
+    need_mount!("pinned_files_stay_and_evicted_ones_come_back");
+    let server = need_s3!("pinned_files_stay_and_evicted_ones_come_back");
+    let bucket = server.bucket("pins");
+    bucket.put_tree("set", &sample_tree());
+    let node = Node::new();
+    let mount = node.mount(&bucket.url("set"), &[]);
+    let whole = size(&sample_tree());
+    node.succeed(&["warm", mount.to_str().unwrap(), "--wait"]);
+    assert_eq!(bucket.sent_bytes(), whole);
+    let pinned = mount.join("a/b").to_str().unwrap().to_owned();
+    node.succeed(&["pin", &pinned]);
+    node.succeed(&["evict", mount.to_str().unwrap()]);
+    assert_same(&read_tree(&mount), &sample_tree());
+    let kept: u64 = sample_tree()
+        .iter()
+        .filter(|(path, _)| path.starts_with("a/b/"))
+        .map(|(_, bytes)| bytes.len() as u64)
+        .sum();
+    assert_eq!(bucket.sent_bytes(), 2 * whole - kept);
+}
+
+// Without it nobody can say why training is slow.
+#[test]
+fn status_tells_where_bytes_came_from() {
+    need_mount!("status_tells_where_bytes_came_from");
+    let server = need_s3!("status_tells_where_bytes_came_from");
+    let bucket = server.bucket("status");
+    bucket.put_tree("set", &sample_tree());
+    let node = Node::new();
+    let source = bucket.url("set");
+    let mount = node.mount(&source, &[]);
+    assert_same(&read_tree(&mount), &sample_tree());
+    let status = node.status();
+    assert!(status["keeper"]["pid"].as_i64().unwrap() > 1);
+    assert!(status["worker"]["pid"].as_i64().unwrap() > 1);
+    assert_eq!(status["mounts"][0]["mountpoint"], mount.to_str().unwrap());
+    assert_eq!(status["mounts"][0]["source"], source);
+    let hot = tier(&node, "hot");
+    for field in ["used_bytes", "limit_bytes", "hit_bytes", "miss_bytes"] {
+        assert!(hot[field].is_u64(), "tiers[].{field} is missing: {hot}");
+    }
+    assert!(hot["used_bytes"].as_u64().unwrap() >= size(&sample_tree()));
+}
+
+/// One tier of the status document.
+fn tier(node: &Node, name: &str) -> serde_json::Value {
+    let status = node.status();
+    let tiers = status["tiers"].as_array().unwrap();
+    let found = tiers.iter().find(|tier| tier["name"] == name);
+    found
+        .unwrap_or_else(|| panic!("no tier {name} in {status}"))
+        .clone()
+}
+
+/// Bytes that the files below a directory take on the disk.
+fn allocated(directory: &Path) -> u64 {
+    let entries = fs::read_dir(directory).unwrap().map(Result::unwrap);
+    entries
+        .map(|entry| match entry.metadata() {
+            Ok(found) if found.is_dir() => allocated(&entry.path()),
+            Ok(found) => found.blocks() * 512,
+            Err(_) => 0,
+        })
+        .sum()
+}
