@@ -305,6 +305,7 @@ fn files_stay_small() {
 #[test]
 fn one_word_per_thing() {
     let refused = ["ch", "unk"].concat();
+    let coding = format!("{refused}ed");
     let mut broken = Vec::new();
     for source in sources() {
         for (at, line) in source.text.lines().map(code_of).enumerate() {
@@ -318,7 +319,9 @@ fn one_word_per_thing() {
                     let name = line[found + keyword.len()..]
                         .split(|c: char| !c.is_alphanumeric() && c != '_')
                         .next();
-                    name.is_some_and(|name| name.to_lowercase().contains(&refused))
+                    let name = name.unwrap_or_default().to_lowercase();
+                    // "Chunked" is HTTP's own word for a transfer coding.
+                    name.contains(&refused) && !name.contains(&coding)
                 })
             });
             if declares {
@@ -373,11 +376,11 @@ fn promises() -> BTreeMap<u32, bool> {
         .collect()
 }
 
-/// Numbers that a source names, as `// SEMANTICS S1, S2: why`.
+/// Numbers that a source names, as `// SEMANTICS S1, S2: why` or `// SEMANTICS S1.`
 fn tested(text: &str) -> BTreeSet<u32> {
     text.lines()
         .filter_map(|line| line.split_once("// SEMANTICS "))
-        .flat_map(|(_, rest)| rest.split(':').next().unwrap_or("").split([',', ' ']))
+        .flat_map(|(_, rest)| rest.split(':').next().unwrap_or("").split([',', ' ', '.']))
         .filter_map(|word| word.strip_prefix('S')?.parse().ok())
         .collect()
 }

@@ -248,6 +248,7 @@ fn answers_are_remembered_for_their_time_and_no_longer() {
     });
 }
 
+/// SEMANTICS S6.
 /// Broken: an unreachable store looks like an empty one, and jobs go on without their data.
 #[test]
 fn an_unreachable_store_is_never_no_such_file() {
@@ -286,6 +287,7 @@ fn an_unreachable_store_is_never_no_such_file() {
     });
 }
 
+/// SEMANTICS S13.
 /// Broken: two keys share a path, or a key climbs out of the mount.
 #[test]
 fn keys_that_cannot_be_paths_are_hidden_and_counted() {

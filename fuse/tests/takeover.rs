@@ -362,6 +362,7 @@ fn killed_workers_are_not_noticed() {
     assert!(!world.client().umount(&world.mountpoint()).unwrap());
 }
 
+/// SEMANTICS S16.
 /// Without it an upgrade of keeper and worker would break running jobs.
 fn an_upgrade_is_not_noticed() {
     let mut world = World::start();
@@ -403,6 +404,7 @@ fn a_killed_keeper_is_replaced_and_its_worker_adopted() {
     assert!(!world.client().umount(&world.mountpoint()).unwrap());
 }
 
+/// SEMANTICS S17.
 /// Without it applications would hang for ever when the worker cannot start any more.
 fn a_worker_that_does_not_come_back_ends_the_mount() {
     let mut world = World::start();

@@ -87,6 +87,7 @@ fn data_files(config: &HotConfig) -> usize {
         .count()
 }
 
+// SEMANTICS S20.
 // Without this, a daemon that is killed in the middle of a fill would serve zeros or half blocks
 // ever after, or fill the disk with files nobody knows.
 #[tokio::test]

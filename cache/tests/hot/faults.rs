@@ -123,6 +123,7 @@ async fn a_disk_without_inodes_evicts_and_goes_on() {
     assert_eq!(tier.usage().disk, DiskState::Healthy);
 }
 
+// SEMANTICS S5.
 // Without this, a dead SSD would fail or hang the reads of the whole node.
 #[tokio::test]
 async fn a_dead_disk_is_bypassed_and_a_new_daemon_recovers() {
@@ -180,6 +181,7 @@ async fn a_dead_disk_is_bypassed_and_a_new_daemon_recovers() {
     drop(tier);
 }
 
+// SEMANTICS S5.
 // Without this, a disk that stops answering would hang every reader, and the tier would stay off
 // after it has come back.
 #[tokio::test]
@@ -278,6 +280,7 @@ fn cut_size(seed: u64) -> u64 {
     }
 }
 
+// SEMANTICS S20.
 // Without this, "complete" would mean nothing after a power cut: files full of zeros under a
 // record that vouches for them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

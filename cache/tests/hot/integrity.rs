@@ -87,6 +87,7 @@ fn swap(one: &Path, other: &Path) {
     std::fs::rename(&aside, other).unwrap();
 }
 
+// SEMANTICS S4.
 // Without this, bit rot or a clumsy hand in the hot directory would reach a training job.
 #[tokio::test]
 async fn damaged_data_files_are_fetched_again() {
@@ -200,6 +201,7 @@ async fn a_damaged_index_costs_at_most_what_it_described() {
     assert!(unopened > 0, "no damage was bad enough to start anew");
 }
 
+// SEMANTICS S4.
 // Without this, a file that changes under a running daemon would be served.
 #[tokio::test]
 async fn damage_under_a_running_tier_is_noticed() {
