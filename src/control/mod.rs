@@ -19,7 +19,9 @@ pub(crate) use jobs::Reports;
 /// Generated messages, client and server.
 #[expect(
     unreachable_pub,
-    clippy::all,
+    clippy::allow_attributes,
+    clippy::clone_on_ref_ptr,
+    clippy::too_many_lines,
     reason = "generated from proto/terrace/node/v1/node.proto, which carries the documentation"
 )]
 pub(crate) mod proto {

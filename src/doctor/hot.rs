@@ -72,7 +72,7 @@ fn file_system(hot: &Path, dir: &Path) -> Check {
 fn space(dir: &Path) -> Check {
     match statvfs(dir) {
         Ok(stat) => {
-            let free = stat.blocks_available() as u64 * stat.fragment_size() as u64;
+            let free = stat.blocks_available() * stat.fragment_size();
             let found = format!("{} free", ByteSize(free));
             if free >= FREE_WANTED {
                 Check::ok("hot space", found)

@@ -369,7 +369,7 @@ fn default_budget(dir: &Path) -> Result<u64> {
     }
     let stat = nix::sys::statvfs::statvfs(dir)
         .with_context(|| format!("ask how much is free at {}", dir.display()))?;
-    let free = stat.blocks_available() as u64 * stat.fragment_size() as u64;
+    let free = stat.blocks_available() * stat.fragment_size();
     let budget = (free as f64 * DEFAULT_SHARE) as u64;
     std::fs::write(&memo, format!("{budget}\n"))
         .with_context(|| format!("note the budget at {}", memo.display()))?;

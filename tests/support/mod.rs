@@ -6,6 +6,7 @@
 pub(crate) mod data;
 pub(crate) mod hdfs;
 pub(crate) mod http;
+pub(crate) mod namespace;
 pub(crate) mod node;
 pub(crate) mod proxy;
 pub(crate) mod s3;

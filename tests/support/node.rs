@@ -24,6 +24,8 @@ const COMMAND: Duration = Duration::from_secs(60);
 /// A node of its own.
 pub(crate) struct Node {
     root: TempDir,
+    /// Command and arguments that every `terrace` of this node is run through (`nsenter ...`).
+    inside: Vec<String>,
     environment: Vec<(String, String)>,
     mounts: Mutex<Vec<PathBuf>>,
     connections: Arc<Mutex<Vec<u32>>>,
@@ -33,6 +35,11 @@ pub(crate) struct Node {
 impl Node {
     /// A node with an empty hot tier, on the disk the build output lies on.
     pub(crate) fn new() -> Self {
+        Self::inside(&[])
+    }
+
+    /// A node whose processes run through a command such as `nsenter --net=...`.
+    pub(crate) fn inside(command: &[String]) -> Self {
         let root = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         for directory in ["hot", "run"] {
             fs::create_dir(root.path().join(directory)).unwrap();
@@ -50,6 +57,7 @@ impl Node {
         });
         Self {
             root,
+            inside: command.to_vec(),
             environment: Vec::new(),
             mounts: Mutex::default(),
             connections,
@@ -107,11 +115,18 @@ impl Node {
     /// Runs `terrace ...` to its end.
     pub(crate) fn terrace(&self, arguments: &[&str]) -> Output {
         let run_dir = self.root.path().join("run");
+        let mut words = self.inside.clone();
+        words.extend([
+            env!("CARGO_BIN_EXE_terrace").to_owned(),
+            "--log".to_owned(),
+            "warn".to_owned(),
+        ]);
+        words.extend(["--run-dir".to_owned(), run_dir.to_str().unwrap().to_owned()]);
+        words.extend(arguments.iter().map(|word| (*word).to_owned()));
         // Files and not pipes: a daemon that keeps its starter's output open must not block the test.
         let [out, err] = ["out", "err"].map(|name| self.root.path().join(name));
-        let mut child = Command::new(env!("CARGO_BIN_EXE_terrace"))
-            .args(["--log", "warn", "--run-dir", run_dir.to_str().unwrap()])
-            .args(arguments)
+        let mut child = Command::new(&words[0])
+            .args(&words[1..])
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(File::create(&out).unwrap())

@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::support::data::{Tree, assert_same, noise, read_tree, sample_tree};
+use crate::support::namespace::Namespace;
 use crate::support::node::Node;
-use crate::support::{need_mount, need_s3};
+use crate::support::{need_mount, need_s3, skip};
 
 /// Bytes of all files of a tree.
 fn size(tree: &Tree) -> u64 {
@@ -38,6 +39,46 @@ fn the_store_sends_each_byte_once() {
             }
         });
     }
+    let (sent, whole) = (bucket.sent_bytes(), size(&tree));
+    assert!(
+        sent <= whole + whole / 50,
+        "the store sent {sent} bytes for {whole}"
+    );
+    assert!(
+        sent >= whole,
+        "the counter proves nothing: {sent} of {whole} bytes"
+    );
+}
+
+// Two nodes, one cold download: without it, a cluster reads the store once per node.
+#[test]
+fn two_nodes_share_one_copy() {
+    const NAME: &str = "two_nodes_share_one_copy";
+    need_mount!("two_nodes_share_one_copy");
+    let server = need_s3!("two_nodes_share_one_copy");
+    let Some(shared) = std::env::var_os("TERRACE_TEST_SHARED_FS") else {
+        return skip(
+            NAME,
+            "no shared file system (TERRACE_TEST_SHARED_FS is not set)",
+        );
+    };
+    let warm = tempfile::tempdir_in(PathBuf::from(shared)).unwrap();
+    let bucket = server.bucket("shared");
+    let tree = large_tree();
+    bucket.put_tree("set", &tree);
+    let endpoint = std::env::var("TERRACE_TEST_S3").unwrap();
+    let [mut left, mut right] = ["left", "right"].map(Namespace::new);
+    for namespace in [&mut left, &mut right] {
+        namespace.forward(&endpoint);
+    }
+    let nodes = [&left, &right].map(|namespace| Node::inside(&namespace.enter()));
+    let options = ["--warm", warm.path().to_str().unwrap()];
+    let mounts = [0, 1].map(|number: usize| nodes[number].mount(&bucket.url("set"), &options));
+    std::thread::scope(|threads| {
+        for mount in &mounts {
+            threads.spawn(|| assert_same(&read_tree(mount), &tree));
+        }
+    });
     let (sent, whole) = (bucket.sent_bytes(), size(&tree));
     assert!(
         sent <= whole + whole / 50,

@@ -27,7 +27,7 @@ enum Begun {
     /// The tree is there.
     There,
     /// The directories of a new one are.
-    New(Build),
+    New(Box<Build>),
 }
 
 /// Builds `snapshot` as a tree at `tree` (absent, or an empty directory), or finds that it is there
@@ -50,7 +50,7 @@ pub async fn materialize(
                 ..Report::default()
             });
         }
-        Begun::New(build) => Arc::new(build),
+        Begun::New(build) => Arc::<Build>::from(build),
     };
     let files = snapshot.files();
     let mut filled = 0;
@@ -129,7 +129,7 @@ fn begin(
         counts,
     };
     build.make_directories()?;
-    Ok(Begun::New(build))
+    Ok(Begun::New(Box::new(build)))
 }
 
 /// Finds out what earlier calls left, and clears away what is not complete. `true`: the tree is
