@@ -28,6 +28,7 @@ help:
 toolchain:
 	@.ci/packages build
 	@.ci/toolchain
+	@.ci/checkout
 
 build: toolchain
 	cargo build --locked --bin terrace
