@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use terrace_cache::ObjectId;
 use terrace_cache::fill::{Object, ReadStream};
 use terrace_cache::hot::Backing;
 use tokio::task::AbortHandle;
@@ -23,7 +24,10 @@ const SHARDS: usize = 64;
 pub(super) struct OpenInode {
     /// Who has it open how.
     pub(super) modes: Modes<Backing>,
-    /// Its bytes; `None` until asked for after a take-over.
+    /// What it is; `None` until asked for after a take-over.
+    pub(super) id: Option<ObjectId>,
+    /// Its bytes, while it is open in cached mode and not longer: the hot tier does not evict what
+    /// somebody holds, and an idle backing id must not keep its object there.
     pub(super) object: Option<Arc<Object>>,
     /// Counts the bytes as held for handles that a dead worker opened in passthrough mode. Not the
     /// proof that their id is good: the object may have been fetched anew since.

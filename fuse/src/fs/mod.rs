@@ -145,8 +145,9 @@ pub struct FileSystem {
     stop: CancellationToken,
 }
 
-/// Readers kept in the small-files profile.
-const STATELESS_READERS: usize = 4096;
+/// Readers kept in the small-files profile, of files that were not read to their end. Each keeps its
+/// object from being evicted.
+const STATELESS_READERS: usize = 256;
 
 impl FileSystem {
     /// A file system over `parts`. Handles that a dead worker left open are taken over here.

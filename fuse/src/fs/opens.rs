@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use terrace_cache::ObjectId;
 use terrace_cache::fill::{Object, ReadError};
 use terrace_cache::hot::Backing;
 use terrace_cache::policy::Admission;
@@ -65,11 +66,11 @@ impl FileSystem {
             return Ok(handle.into());
         }
         let node = Node(node);
-        let object = self.object_of(node.ino())?;
-        let admission = object.opened();
-        if let Some(opened) = self.open_as_bound(node, unique, &object)? {
+        if let Some(opened) = self.open_as_bound(node, unique)? {
             return Ok(opened);
         }
+        let object = self.object_of(node.ino())?;
+        let admission = object.opened();
         if admission == Admission::Keep && object.id().size() <= self.config.fill_on_open {
             self.fetch_siblings(node.ino(), !*object.filled().borrow());
         }
@@ -88,22 +89,23 @@ impl FileSystem {
         let Some(file) = shard.get_mut(&node.ino()) else {
             return;
         };
-        let mut closing = None;
+        let (mut closing, mut unused) = (None, None);
         match file.modes.closed(node.incarnation(), handle.mode) {
             Closed::LastPassthrough => closing = self.make_idle(&mut file.modes, node),
             Closed::LastCached if !file.modes.any_cached() => {
                 if let Some(watch) = file.watch.take() {
                     watch.abort();
                 }
+                unused = file.object.take();
             }
             Closed::LastCached | Closed::Open | Closed::Unknown => {}
         }
         // A file that nobody has open is held by its idle backing alone, which does not keep it from
         // being evicted, as its object would.
-        let unused = if file.modes.any_open() {
+        let inherited = if file.modes.any_open() {
             None
         } else {
-            Some((file.object.take(), file.inherited.take()))
+            file.inherited.take()
         };
         let gone = if file.modes.is_empty() {
             shard.remove(&node.ino())
@@ -112,7 +114,7 @@ impl FileSystem {
         };
         drop(shard);
         // Outside the lock: the last holder of an object ends what is being fetched for it.
-        drop((gone, unused, reader));
+        drop((gone, unused, inherited, reader));
         self.close_id(closing);
         while let Some((tick, node)) = self.idle.surplus() {
             self.close_idle(node, tick);
@@ -134,26 +136,35 @@ impl FileSystem {
     }
 
     /// Opens as what is open already demands, or with an id that is still registered.
-    fn open_as_bound(
-        self: &Arc<Self>,
-        node: Node,
-        unique: u64,
-        object: &Arc<Object>,
-    ) -> Result<Option<Opened>, FsError> {
+    fn open_as_bound(self: &Arc<Self>, node: Node, unique: u64) -> Result<Option<Opened>, FsError> {
         let mut shard = self.files.shard(node.ino());
         let Some(file) = shard.get_mut(&node.ino()) else {
             return Ok(None);
         };
         let (mode, closing) = match file.modes.rule(node.incarnation()) {
+            // After a take-over its bytes have to be found first.
+            Rule::Only(Mode::Cached) if file.object.is_none() => (None, None),
             Rule::Only(mode) => (Some(mode), None),
             Rule::Free => self.reuse(&mut file.modes, node),
         };
-        let opened = mode.map(|mode| self.record(file, node, unique, mode, object));
+        let object = file.object.as_ref().map(Arc::clone);
+        let id = file.id.clone();
+        let opened = mode.map(|mode| self.record(file, node, unique, mode, object.as_ref()));
         if file.modes.is_empty() {
             shard.remove(&node.ino());
         }
         drop(shard);
         self.close_id(closing);
+        // Counts the access; what the policy says about admission matters to incomplete objects.
+        match (&opened, object, id) {
+            (Some(_), Some(object), _) => {
+                object.opened();
+            }
+            (Some(_), None, Some(id)) => {
+                self.cache.hot().opened(&id, &self.dataset);
+            }
+            _ => {}
+        }
         opened.transpose()
     }
 
@@ -212,7 +223,8 @@ impl FileSystem {
                     .unwrap_or(Mode::Cached)
             }
         };
-        let opened = self.record(file, node, unique, mode, object);
+        file.id.get_or_insert_with(|| object.id().clone());
+        let opened = self.record(file, node, unique, mode, Some(object));
         if file.modes.is_empty() {
             shard.remove(&node.ino());
         }
@@ -228,25 +240,26 @@ impl FileSystem {
         node: Node,
         unique: u64,
         mode: Mode,
-        object: &Arc<Object>,
+        object: Option<&Arc<Object>>,
     ) -> Result<Opened, FsError> {
         let fh = self
             .handles
             .insert(unique, node.0, mode)
             .map_err(|full| FsError::Local(full.to_string()))?;
         file.modes.opened(node.incarnation(), mode);
-        let object = Arc::clone(file.object.get_or_insert_with(|| Arc::clone(object)));
         match mode {
             Mode::Passthrough(_) => {
                 self.bump(|counters| &counters.opens_passthrough);
-                self.counters
-                    .passthrough_bytes
-                    .fetch_add(object.id().size(), Relaxed);
+                let size = file.id.as_ref().map_or(0, ObjectId::size);
+                self.counters.passthrough_bytes.fetch_add(size, Relaxed);
             }
             Mode::Cached => {
                 self.bump(|counters| &counters.opens_cached);
-                self.begin_cached(file, node.ino(), &object);
-                self.files.add_reader(fh, Arc::new(Reader::new(object)));
+                if let Some(object) = object {
+                    let object = Arc::clone(file.object.get_or_insert_with(|| Arc::clone(object)));
+                    self.begin_cached(file, node.ino(), &object);
+                    self.files.add_reader(fh, Arc::new(Reader::new(object)));
+                }
             }
         }
         Ok(Opened::Handle { fh, mode })

@@ -23,7 +23,8 @@ impl FileSystem {
             Profile::Default => self.reader(ino, fh)?,
             Profile::SmallFiles => self.stateless_reader(ino, offset)?,
         };
-        let range = clip(offset, size, reader.object.id().size());
+        let end = reader.object.id().size();
+        let range = clip(offset, size, end);
         if range.is_empty() {
             return Ok(Bytes::new());
         }
@@ -34,6 +35,10 @@ impl FileSystem {
         self.counters
             .read_bytes
             .fetch_add(bytes.len() as u64, Relaxed);
+        if self.profile == Profile::SmallFiles && offset + bytes.len() as u64 == end {
+            // The kernel keeps the pages; a reader kept here would keep the object from eviction.
+            lock(&self.stateless).remove(&ino);
+        }
         Ok(bytes)
     }
 

@@ -38,6 +38,11 @@ impl<K: Hash + Eq + Clone, V> Recent<K, V> {
         }
         self.young.insert(key, value);
     }
+
+    pub(super) fn remove(&mut self, key: &K) {
+        self.young.remove(key);
+        self.old.remove(key);
+    }
 }
 
 #[cfg(test)]

@@ -137,8 +137,9 @@ impl FileSystem {
         let Some(file) = shard.get_mut(&ino).filter(|file| file.modes.any_open()) else {
             return;
         };
-        file.object.get_or_insert_with(|| Arc::clone(&object));
+        file.id.get_or_insert_with(|| object.id().clone());
         if file.modes.any_cached() {
+            file.object.get_or_insert_with(|| Arc::clone(&object));
             self.begin_cached(file, ino, &object);
         }
         file.inherited = held;
