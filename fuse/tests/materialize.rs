@@ -31,10 +31,9 @@ struct Made {
 }
 
 fn content(object: &ObjectId) -> Vec<u8> {
-    let seed = object
-        .key
-        .bytes()
-        .fold(7_u64, |sum, byte| sum * 31 + u64::from(byte));
+    let seed = object.key.bytes().fold(7_u64, |sum, byte| {
+        sum.wrapping_mul(31).wrapping_add(u64::from(byte))
+    });
     (0..object.size())
         .map(|at| (seed.wrapping_add(at) % 251) as u8)
         .collect()

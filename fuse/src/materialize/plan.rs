@@ -8,12 +8,12 @@
 
 use std::ops::Range;
 
-use crate::namespace::{FsError, Ino};
+use crate::namespace::{FsError, Ino, Kind, Namespace as _};
 use crate::snapshot::Snapshot;
 
-/// Entries of the first window: small, so that what cannot work fails before much is fetched.
+/// Files of the first window: few, so that what cannot work fails before much is fetched.
 const FIRST: u64 = 64;
-/// Entries of a window.
+/// Files of a window.
 const WINDOW: u64 = 16 * 1024;
 /// Entries of a run: a large directory is work for several threads.
 const RUN: u64 = 1024;
@@ -28,14 +28,20 @@ pub(super) struct Run {
 }
 
 /// The windows of a snapshot; the root is in none.
-pub(super) fn windows(snapshot: &Snapshot) -> impl Iterator<Item = Range<u64>> + use<> {
+pub(super) fn windows(snapshot: &Snapshot) -> impl Iterator<Item = Range<u64>> {
     let end = snapshot.entries() + 1;
+    // What is damaged is told when the window is worked on.
+    let is_file = |ino| snapshot.attr(ino).is_ok_and(|attr| attr.kind == Kind::File);
     let mut next = Ino::ROOT.0 + 1;
-    let mut size = FIRST;
+    let mut room = FIRST;
     std::iter::from_fn(move || {
-        let window = next..(next + size).min(end);
-        (next, size) = (window.end, WINDOW);
-        (!window.is_empty()).then_some(window)
+        let start = next;
+        while next < end && room > 0 {
+            room -= u64::from(is_file(Ino(next)));
+            next += 1;
+        }
+        room = WINDOW;
+        (start < next).then_some(start..next)
     })
 }
 
