@@ -9,3 +9,4 @@ mod faults;
 mod integrity;
 mod support;
 mod tier;
+mod upkeep;
