@@ -72,12 +72,27 @@ fn resident() -> u64 {
     (pages * 4096) >> 20
 }
 
+/// Processor seconds this process has used, all threads together.
+fn processor() -> f64 {
+    let text = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<&str> = text
+        .rsplit(')')
+        .next()
+        .unwrap()
+        .split_whitespace()
+        .collect();
+    let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+    ticks as f64 / 100.0
+}
+
 fn measure(name: &str, config: &HotConfig, objects: u64, policy: impl Fn() -> Box<dyn Policy>) {
     let mut times: Vec<Duration> = Vec::new();
+    let mut spent = 0.0;
     for _ in 0..5 {
-        let begun = Instant::now();
+        let (begun, before) = (Instant::now(), processor());
         let tier = open(config, policy());
         times.push(begun.elapsed());
+        spent += (processor() - before) / 5.0;
         assert_eq!(tier.usage().objects, objects);
         drop(tier);
     }
@@ -94,7 +109,8 @@ fn measure(name: &str, config: &HotConfig, objects: u64, policy: impl Fn() -> Bo
     }
     let peek = begun.elapsed() / objects.max(1) as u32;
     println!(
-        "{name}: {objects} objects open in {:?} (median of 5, worst {:?}), {} MiB more \
+        "{name}: {objects} objects open in {:?} (median of 5, worst {:?}), {spent:.2} s \
+         of processor time, {} MiB more \
          resident ({before} before), peek with digest {peek:?}",
         times[2],
         times[4],

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use super::BLOCK;
 use super::blocks::BlockTable;
 use super::data::Fingerprint;
-use super::record::{Marks, Pins, Record, Trust};
+use super::record::{Head, Marks, Pins, Record, Trust};
 use super::{directory, sidecar};
 use crate::identity::Digest;
 
@@ -58,6 +58,8 @@ fn record() -> Record {
 fn the_golden_record_and_sidecar_are_what_this_version_writes_and_reads() {
     assert_eq!(record().encode(&digest()), RECORD);
     assert_eq!(Record::decode(&digest(), RECORD).unwrap(), record());
+    let head = Head::decode(&digest(), RECORD).unwrap();
+    assert_eq!((head.dataset, head.charged), ("ads.clicks", 1_056_768));
 
     let size = 17 * BLOCK + 1;
     let expected = table(size, &[(0, 1), (9, u32::MAX), (17, 0x8000_0001)]);

@@ -13,12 +13,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{PoisonError, RwLock};
 
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, Direction,
-    IteratorMode, LogLevel, Options, ReadOptions, WriteBatch, WriteOptions,
+    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, IteratorMode,
+    LogLevel, Options, ReadOptions, WriteBatch, WriteOptions,
 };
 
 use super::error::{HotError, HotErrorKind};
-use super::record::{Marks, Pins, Record, Trust};
+use super::record::{Head, Marks, Pins, Record, Trust};
 use crate::identity::Digest;
 
 const OBJECTS: &str = "objects";
@@ -168,36 +168,38 @@ impl Index {
         &self,
         first: u8,
         last: u8,
-        mut visit: impl FnMut(Digest, Option<Record>, Marks),
+        mut visit: impl FnMut(Digest, Option<Head<'_>>, Marks),
     ) -> Result<(), HotError> {
         self.with("scan index", |db| {
+            // Raw iterators: they lend keys and values, and a million copies would take seconds.
+            let mut objects = db.raw_iterator_cf_opt(family(db, OBJECTS), scan_options());
             let mut marks = db.raw_iterator_cf_opt(family(db, MARKS), scan_options());
+            objects.seek([first]);
             marks.seek([first]);
-            let start = [first];
-            let mode = IteratorMode::From(&start, Direction::Forward);
-            for item in db.iterator_cf_opt(family(db, OBJECTS), scan_options(), mode) {
-                let (key, value) = item?;
-                let Ok(key) = <[u8; 32]>::try_from(&*key) else {
+            while let Some((key, value)) = objects.item() {
+                let Ok(key) = <[u8; 32]>::try_from(key) else {
+                    objects.next();
                     continue;
                 };
                 if key[0] > last {
                     break;
                 }
-                while marks.valid() && marks.key().is_some_and(|found| found < &key[..]) {
+                while marks.key().is_some_and(|found| found < &key[..]) {
                     marks.next();
                 }
-                let mark = match (marks.key(), marks.value()) {
-                    (Some(found), Some(value)) if found == key => Marks::decode(value),
+                let mark = match marks.item() {
+                    Some((found, value)) if found == key => Marks::decode(value),
                     _ => None,
                 };
                 let digest = Digest(key);
                 visit(
                     digest,
-                    Record::decode(&digest, &value),
+                    Head::decode(&digest, value),
                     mark.unwrap_or_default(),
                 );
+                objects.next();
             }
-            Ok(())
+            objects.status().and(marks.status())
         })
     }
 

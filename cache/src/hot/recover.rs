@@ -14,7 +14,7 @@ use super::directory::{self, Directory};
 use super::error::HotError;
 use super::index::{Change, Index};
 use super::pool::{Pool, PoolThreads};
-use super::record::{Marks, Record, Trust};
+use super::record::{Head, Marks, Trust};
 use super::shared::{Parts, Shared};
 use super::stats::add;
 use super::sys::now_seconds;
@@ -34,7 +34,7 @@ struct Found {
 }
 
 impl Found {
-    fn visit(&mut self, digest: Digest, record: Option<Record>, marks: Marks) {
+    fn visit(&mut self, digest: Digest, record: Option<Head<'_>>, marks: Marks) {
         let Some(record) = record else {
             self.damaged.push(digest);
             return;
@@ -49,13 +49,13 @@ impl Found {
         self.datasets.push(number);
     }
 
-    fn number(&mut self, name: String) -> u32 {
-        if let Some(number) = self.numbers.get(&name) {
+    fn number(&mut self, name: &str) -> u32 {
+        if let Some(number) = self.numbers.get(name) {
             return *number;
         }
         let number = self.names.len() as u32;
-        self.names.push(DatasetKey(name.as_str().into()));
-        self.numbers.insert(name, number);
+        self.names.push(DatasetKey(name.into()));
+        self.numbers.insert(name.to_owned(), number);
         number
     }
 }

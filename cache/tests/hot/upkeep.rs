@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::support::*;
-use terrace_cache::hot::{BLOCK, HotConfig, LinkAttributes, Linked, Residency};
+use terrace_cache::hot::{BLOCK, HotConfig, HotTier, LinkAttributes, Linked, Residency};
 
 const SMALL: u64 = 100_000;
 const MIDDLE: u64 = 2 * BLOCK + 9;
