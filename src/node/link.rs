@@ -25,22 +25,27 @@ use terrace_fuse::keeper::{Failure, MountSpec};
 use terrace_fuse::live::Opening;
 use terrace_fuse::session::{self, Device, SessionConfig};
 use tokio::runtime::{Builder, Handle};
-use tokio::sync::SetOnce;
+use tokio::sync::{SetOnce, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::assembly::{Mounted, Node};
 use super::config::NodeConfig;
+use super::priority::Boost;
 use crate::control;
 
 /// Time to flush the tiers at an orderly end; the keeper allows 20 seconds for everything.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
+
+/// Longest time that a starting worker goes before the applications that wait for it.
+const BOOST_LIMIT: Duration = Duration::from_secs(5);
 
 /// Threads of the runtime: network, fills and checksums; hits are answered on session threads.
 const RUNTIME_THREADS: usize = 4;
 
 /// Runs a worker until its keeper stops it, or until it is an orphan without mounts.
 pub(crate) fn run() -> Result<()> {
+    let boost = Boost::begin();
     let (link, greeting) = WorkerLink::greeted().context(
         "take the keeper's orders from standard input; workers are started by terrace mount",
     )?;
@@ -68,13 +73,14 @@ pub(crate) fn run() -> Result<()> {
         session: SessionConfig {
             threads: config.fuse.threads,
         },
+        served: watch::Sender::new(0),
     };
     let mut orders = worker.clone();
     std::thread::Builder::new()
         .name("link".to_owned())
         .spawn(move || link.run(&mut orders))
         .context("start the link thread")?;
-    let result = worker.serve(config, greeting, &runtime);
+    let result = worker.serve(config, greeting, boost, &runtime);
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
 }
@@ -93,6 +99,17 @@ fn prepare_process() {
     }
 }
 
+/// Returns to the usual priority when `mounts` sessions have begun, or after a while.
+async fn end_boost(boost: Option<Boost>, mut served: watch::Receiver<u32>, mounts: u32) {
+    let all = served.wait_for(|number| *number >= mounts);
+    if tokio::time::timeout(BOOST_LIMIT, all).await.is_err() {
+        tracing::warn!(mounts, "some mounts are not served yet");
+    }
+    if let Some(boost) = boost {
+        boost.end();
+    }
+}
+
 /// What every order needs; clones share it.
 #[derive(Clone, Debug)]
 struct Worker {
@@ -103,6 +120,8 @@ struct Worker {
     tasks: TaskTracker,
     stop: CancellationToken,
     session: SessionConfig,
+    /// Mounts whose sessions have begun, or failed to.
+    served: watch::Sender<u32>,
 }
 
 impl Worker {
@@ -110,6 +129,7 @@ impl Worker {
         &self,
         config: NodeConfig,
         greeting: Greeting,
+        boost: Option<Boost>,
         runtime: &tokio::runtime::Runtime,
     ) -> Result<()> {
         let node = Node::open(config, self.runtime.clone()).inspect_err(|error| {
@@ -121,6 +141,8 @@ impl Worker {
         }
         self.link.ready();
         runtime.block_on(async {
+            let served = self.served.subscribe();
+            self.tasks.spawn(end_boost(boost, served, greeting.mounts));
             let services = std::os::unix::net::UnixListener::from(greeting.services);
             let control = control::server::serve(Arc::clone(&node), services, self.stop.clone())
                 .inspect_err(|error| tracing::error!(%error, "no control socket"))
@@ -174,7 +196,9 @@ impl Worker {
     async fn begin_session(self, mounted: Arc<Mounted>, device: Device) {
         let id = mounted.spec.id.clone();
         let link = self.link.clone();
+        let served = self.served.clone();
         let begun = tokio::task::spawn_blocking(move || self.session(&mounted, device)).await;
+        served.send_modify(|number| *number += 1);
         let failed = match begun {
             Ok(Ok(())) => return,
             Ok(Err(error)) => error.to_string(),

@@ -8,4 +8,5 @@ pub(crate) mod config;
 pub(crate) mod link;
 pub(crate) mod names;
 pub(crate) mod options;
+mod priority;
 pub(crate) mod tree;

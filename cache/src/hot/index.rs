@@ -234,6 +234,9 @@ fn open(path: &Path) -> Result<DB, rocksdb::Error> {
     options.create_if_missing(true);
     options.create_missing_column_families(true);
     options.set_max_open_files(64);
+    // The default starts 15 threads for each family, and again after recovery: longer than opening
+    // a few files takes, while applications wait for the next worker.
+    options.set_max_file_opening_threads(1);
     options.set_max_background_jobs(2);
     options.set_max_total_wal_size(16 << 20);
     options.set_keep_log_file_num(2);

@@ -93,6 +93,8 @@ fn options() -> Options {
     options.set_max_total_wal_size(4 * WRITE_BUFFER as u64);
     options.set_max_background_jobs(2);
     options.set_max_open_files(256);
+    // The default starts 15 threads at every open: longer than opening a few files takes.
+    options.set_max_file_opening_threads(1);
     options.set_keep_log_file_num(2);
     options.set_max_log_file_size(1 << 20);
     let mut table = BlockBasedOptions::default();
