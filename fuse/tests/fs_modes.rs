@@ -316,7 +316,11 @@ impl<'a> Run<'a> {
 
     /// Busy times, when files stay open, and quiet ones, when all of them close.
     async fn step(&mut self, number: u32) {
-        let opens = if number / 60 % 2 == 0 { 40 } else { 5 };
+        let opens = if (number / 60).is_multiple_of(2) {
+            40
+        } else {
+            5
+        };
         match self.random.random_range(0..100) {
             choice if choice < opens => self.open().await,
             0..62 => self.close(),
