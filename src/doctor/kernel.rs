@@ -15,7 +15,7 @@ const CAP_SYS_ADMIN: u64 = 1 << 21;
 const FILES_WANTED: u64 = 65_536;
 
 pub(super) fn examine() -> Vec<Check> {
-    vec![kernel(), device(), privilege(), files(), pages()]
+    vec![kernel(), device(), privilege(), passthrough(), files(), pages()]
 }
 
 fn kernel() -> Check {
@@ -74,6 +74,18 @@ fn privilege() -> Check {
             "no CAP_SYS_ADMIN",
             "run as root, or give the container CAP_SYS_ADMIN; mount(2) and passthrough need it",
         )
+    }
+}
+
+/// What can be told without a mount; each mount probes the hot directory itself, see its status.
+fn passthrough() -> Check {
+    match terrace_fuse::probe::environment() {
+        Ok(()) => Check::ok("passthrough", "warm reads at the speed of the disk"),
+        Err(why) => Check::warn(
+            "passthrough",
+            why.to_string(),
+            "reads go through the daemon until this is changed",
+        ),
     }
 }
 

@@ -190,3 +190,25 @@ fn allocated(directory: &Path) -> u64 {
         })
         .sum()
 }
+
+// SEMANTICS S22: a job that reads the tree must find the bytes without Terrace, and nothing when it is removed.
+#[test]
+fn a_materialized_tree_is_native_and_removed_cleanly() {
+    need_mount!("a_materialized_tree_is_native_and_removed_cleanly");
+    let server = need_s3!("a_materialized_tree_is_native_and_removed_cleanly");
+    let bucket = server.bucket("tree");
+    bucket.put_tree("set", &sample_tree());
+    let node = Node::new();
+    let mount = node.mount(&bucket.url("set"), &["--snapshot"]);
+    let mount = mount.to_str().unwrap();
+    let tree = node.hot().with_extension("tree");
+    node.succeed(&["materialize", mount, tree.to_str().unwrap()]);
+    node.succeed(&["umount", mount]);
+    assert_same(&read_tree(&tree), &sample_tree());
+    let mode = fs::metadata(&tree).unwrap().permissions();
+    assert!(mode.readonly(), "{mode:?}");
+    let again = node.mount(&bucket.url("set"), &["--snapshot"]);
+    let again = again.to_str().unwrap();
+    node.succeed(&["materialize", again, tree.to_str().unwrap(), "--remove"]);
+    assert!(!tree.exists());
+}

@@ -47,7 +47,7 @@ impl HotTier {
         let begun = Instant::now();
         let (shared, pool, sweep) = recover::open(config, policy)?;
         let objects = shared.catalogue().table.len();
-        tracing::info!(objects, elapsed = ?begun.elapsed(), trust = ?shared.trust, "hot tier open");
+        tracing::info!(objects, elapsed = ?begun.elapsed(), "hot tier open");
         let mut owner = Owner {
             shared: Arc::clone(&shared),
             pool: Some(pool),
