@@ -15,7 +15,14 @@ const CAP_SYS_ADMIN: u64 = 1 << 21;
 const FILES_WANTED: u64 = 65_536;
 
 pub(super) fn examine() -> Vec<Check> {
-    vec![kernel(), device(), privilege(), passthrough(), files(), pages()]
+    vec![
+        kernel(),
+        device(),
+        privilege(),
+        passthrough(),
+        files(),
+        pages(),
+    ]
 }
 
 fn kernel() -> Check {

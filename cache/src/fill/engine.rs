@@ -27,7 +27,7 @@ use super::flights::Flight;
 use super::job::Job;
 use super::stats::add;
 use super::stream::StreamState;
-use crate::hot::{BLOCK, HotError, HotObject};
+use crate::hot::{BLOCK, HotError, HotErrorKind, HotObject};
 use crate::identity::{DatasetKey, Digest, ObjectId};
 use crate::source::Source;
 use crate::store::StoreError;
@@ -144,13 +144,22 @@ impl Engine {
         let keeping = match &opened {
             Ok(hot) => Keeping::On(Arc::clone(hot)),
             Err(error) => {
-                tracing::warn!(object = %self.id, %error, "serve from memory: hot tier refuses");
+                self.tell_refusal(error);
                 Keeping::Off
             }
         };
         self.lock().keeping = keeping;
         self.note_filled();
         opened
+    }
+
+    /// Logs that the hot tier did not take something. A full tier is everyday business, and counted.
+    fn tell_refusal(&self, error: &HotError) {
+        if error.kind == HotErrorKind::Full {
+            tracing::debug!(object = %self.id, %error, "served from memory");
+        } else {
+            tracing::warn!(object = %self.id, %error, "served from memory: hot tier failed");
+        }
     }
 
     /// Makes new blocks stay in memory, unless the object is being kept already.
@@ -202,7 +211,7 @@ impl Engine {
         if let Err(error) = result {
             add(&self.shared.counters.hot_refused, 1);
             if let Keeping::On(hot) = &state.keeping {
-                tracing::warn!(object = %self.id, block, %error, "serve from memory: hot tier");
+                self.tell_refusal(&error);
                 state.keeping = Keeping::ReadOnly(Arc::clone(hot));
             }
             if let Some(data) = data {

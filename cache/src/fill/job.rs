@@ -78,6 +78,11 @@ fn count(engine: &Engine, result: &Result<(), ReadError>) {
     match result {
         Ok(()) => add(&counters.fills, 1),
         Err(ReadError::Closed) => add(&counters.fills_cancelled, 1),
+        // Counted by the refusal itself; a full tier would fill the log.
+        Err(error @ ReadError::NotKept(_)) => {
+            add(&counters.fills_failed, 1);
+            tracing::debug!(object = %engine.id, %error, "object is not kept");
+        }
         Err(error) => {
             add(&counters.fills_failed, 1);
             tracing::warn!(object = %engine.id, %error, "fill ended early");
