@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use crate::support::data::{Tree, assert_same, noise, read_tree, sample_tree};
+use crate::support::data::{Numbers, Tree, assert_same, noise, read_tree, sample_tree};
 use crate::support::namespace::Namespace;
 use crate::support::node::Node;
 use crate::support::{need_mount, need_s3, skip};
@@ -211,4 +211,46 @@ fn a_materialized_tree_is_native_and_removed_cleanly() {
     let again = again.to_str().unwrap();
     node.succeed(&["materialize", again, tree.to_str().unwrap(), "--remove"]);
     assert!(!tree.exists());
+}
+
+/// Reads every file once in an order of its own, and lets the kernel forget what it cached.
+fn epoch(mount: &Path, tree: &Tree, seed: u64) {
+    let mut names: Vec<_> = tree.keys().collect();
+    let mut numbers = Numbers::new(seed);
+    for place in (1..names.len()).rev() {
+        names.swap(place, numbers.below(place as u64 + 1) as usize);
+    }
+    for name in names {
+        let file = fs::File::open(mount.join(name)).unwrap();
+        let mut bytes = Vec::new();
+        std::io::Read::read_to_end(&mut &file, &mut bytes).unwrap();
+        assert!(bytes == tree[name], "{name} differs");
+        // Otherwise memory would answer the next epoch, and the tier would prove nothing.
+        let forget = nix::fcntl::PosixFadviseAdvice::POSIX_FADV_DONTNEED;
+        nix::fcntl::posix_fadvise(&file, 0, 0, forget).unwrap();
+    }
+}
+
+// Without it a data set twice the size of the tier would be read from the store again in every epoch.
+#[test]
+fn half_of_a_data_set_twice_the_tier_stays() {
+    need_mount!("half_of_a_data_set_twice_the_tier_stays");
+    let server = need_s3!("half_of_a_data_set_twice_the_tier_stays");
+    let bucket = server.bucket("epochs");
+    let tree: Tree = (0..256)
+        .map(|number| (format!("part-{number:03}"), noise(number, 256 << 10)))
+        .collect();
+    bucket.put_tree("set", &tree);
+    let node = Node::new();
+    let mount = node.mount(&bucket.url("set"), &["--snapshot", "--hot-size", "32MiB"]);
+    let whole = size(&tree) as f64;
+    let mut before = 0;
+    for number in 1..=6 {
+        epoch(&mount, &tree, number);
+        let sent = bucket.sent_bytes();
+        let hits = 1.0 - (sent - before) as f64 / whole;
+        before = sent;
+        println!("epoch {number}: {hits:.3} of the bytes did not come from the store");
+        assert!(number < 3 || hits >= 0.49, "epoch {number} hit {hits:.3}");
+    }
 }
