@@ -130,7 +130,7 @@ impl Config {
                 // The library's message is several lines with a drawing; keep what is said.
                 let line = error
                     .span()
-                    .map_or(1, |span| text[..span.start].lines().count().max(1));
+                    .map_or(1, |span| text[..span.start].matches('\n').count() + 1);
                 anyhow::anyhow!("line {line}: {}", error.message())
             })
             .with_context(|| format!("read the configuration {}", path.display()))?;
