@@ -32,7 +32,7 @@ enum Begun {
 
 /// Builds `snapshot` as a tree at `tree` (absent, or an empty directory), or finds that it is there
 /// already. Fetches what is missing; `progress` is told now and then. What a crash or an error left
-/// is removed by the next call, or by [`super::remove`]. Dropping the future stops after the window
+/// is removed by the next call, or by [`super::remove()`]. Dropping the future stops after the window
 /// under way.
 pub async fn materialize(
     snapshot: &Arc<Snapshot>,
