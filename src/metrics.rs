@@ -5,6 +5,7 @@
 //! with unit and meaning in docs/OPERATIONS.md; the tidy test compares both.
 
 use std::fmt::Error;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use prometheus_client::collector::Collector;
@@ -13,6 +14,8 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
+
+use tokio_util::sync::CancellationToken;
 
 use crate::node::assembly::Node;
 
@@ -31,6 +34,28 @@ pub(crate) fn render(node: &Arc<Node>) -> String {
             String::new()
         }
     }
+}
+
+/// Serves `/metrics` at `address` until `shutdown`. An address that cannot be had is logged: a node
+/// without a metrics page still serves its mounts.
+pub(crate) async fn serve(node: Arc<Node>, address: SocketAddr, shutdown: CancellationToken) {
+    let page = axum::routing::get(move || std::future::ready(page(&node)));
+    let router = axum::Router::new().route("/metrics", page);
+    let served = async {
+        let listener = tokio::net::TcpListener::bind(address).await?;
+        axum::serve(listener, router)
+            .with_graceful_shutdown(shutdown.cancelled_owned())
+            .await
+    };
+    if let Err(error) = served.await {
+        tracing::error!(%address, %error, "no metrics page; check node.metrics");
+    }
+}
+
+/// One answer, with the content type that scrapers expect.
+fn page(node: &Arc<Node>) -> ([(axum::http::HeaderName, &'static str); 1], String) {
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(axum::http::header::CONTENT_TYPE, kind)], render(node))
 }
 
 #[derive(Debug)]

@@ -33,6 +33,7 @@ use super::assembly::{Mounted, Node};
 use super::config::NodeConfig;
 use super::priority::Boost;
 use crate::control;
+use crate::metrics;
 
 /// Time to flush the tiers at an orderly end; the keeper allows 20 seconds for everything.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
@@ -147,6 +148,10 @@ impl Worker {
             let control = control::server::serve(Arc::clone(&node), services, self.stop.clone())
                 .inspect_err(|error| tracing::error!(%error, "no control socket"))
                 .ok();
+            if let Some(address) = node.config().node.metrics {
+                let page = metrics::serve(Arc::clone(&node), address, self.stop.clone());
+                self.tasks.spawn(page);
+            }
             self.stop.cancelled().await;
             self.tasks.close();
             if tokio::time::timeout(SHUTDOWN_LIMIT, node.shutdown())

@@ -82,18 +82,17 @@ mod tests {
             println!("SKIP every_thread_returns_to_the_priority_of_before: no CAP_SYS_NICE");
             return;
         };
-        let (sender, receiver) = std::sync::mpsc::sync_channel::<()>(0);
+        let (started, has_started) = std::sync::mpsc::sync_channel::<()>(1);
+        let (ended, has_ended) = std::sync::mpsc::sync_channel::<()>(1);
         let thread = std::thread::spawn(move || {
             let at_start = nice_value().unwrap();
-            receiver.recv().unwrap();
+            started.send(()).unwrap();
+            has_ended.recv().unwrap();
             (at_start, nice_value().unwrap())
         });
-        // The thread takes the word only after it has read its first value.
-        while sender.try_send(()).is_err() {
-            if nice_value().unwrap() == before - BOOST {
-                boost.end();
-            }
-        }
+        has_started.recv().unwrap();
+        boost.end();
+        ended.send(()).unwrap();
         let (at_start, at_end) = thread.join().unwrap();
         assert!(
             at_start == before - BOOST || at_start == before,

@@ -5,6 +5,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use crate::support::data::{Numbers, Tree, assert_same, noise, read_tree, sample_tree};
+use crate::support::http;
 use crate::support::namespace::Namespace;
 use crate::support::node::Node;
 use crate::support::{need_mount, need_s3, skip};
@@ -253,4 +254,37 @@ fn half_of_a_data_set_twice_the_tier_stays() {
         println!("epoch {number}: {hits:.3} of the bytes did not come from the store");
         assert!(number < 3 || hits >= 0.49, "epoch {number} hit {hits:.3}");
     }
+}
+
+// Without it a configured metrics page could be missing and no scraper would say why.
+#[test]
+fn metrics_are_served_where_the_configuration_says() {
+    need_mount!("metrics_are_served_where_the_configuration_says");
+    let node = Node::new();
+    let data = node.scratch("data");
+    fs::write(data.join("file"), noise(1, 5000)).unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = free.local_addr().unwrap();
+    drop(free);
+    let config = node.scratch("etc").join("terrace.toml");
+    fs::write(&config, format!("[node]\nmetrics = \"{address}\"\n")).unwrap();
+    let mount = node.mount(
+        &format!("file://{}", data.display()),
+        &["--config", config.to_str().unwrap()],
+    );
+    assert_eq!(fs::read(mount.join("file")).unwrap(), noise(1, 5000));
+    let url = format!("http://{address}/metrics");
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    let (status, page) = loop {
+        match std::net::TcpStream::connect(address) {
+            Ok(_) => break http::request("GET", &url, b""),
+            Err(error) => assert!(std::time::Instant::now() < deadline, "{error}"),
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    };
+    assert_eq!(status, 200);
+    assert!(
+        page.contains("terrace_tier_hit_bytes_total{tier=\"hot\"}"),
+        "{page}"
+    );
 }
