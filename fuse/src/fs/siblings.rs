@@ -128,9 +128,8 @@ impl FileSystem {
             return;
         };
         let usage = self.cache.hot().usage();
-        if usage.used_bytes > usage.limit_bytes - usage.limit_bytes / FREE_PART {
-            return;
-        }
+        let limit = usage.limit_bytes - usage.limit_bytes / FREE_PART;
+        let mut free = limit.saturating_sub(usage.used_bytes);
         let (mut files, mut missing) = (0, 0);
         for number in range.clone() {
             let Ok(id) = self.namespace.object(Ino(number)) else {
@@ -144,6 +143,10 @@ impl FileSystem {
                 continue;
             }
             missing += 1;
+            if id.size() > free {
+                break;
+            }
+            free -= id.size();
             let object = self.cache.object(&id, &self.source, &self.dataset);
             let turns = Arc::clone(&self.siblings.turns);
             let stop = self.stop.clone();
