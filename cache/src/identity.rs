@@ -8,6 +8,8 @@
 //! `b"terrace-object-1"`, store, key, token kind byte, token fields, then size as `u64` LE; for
 //! kinds `Hdfs` and `File` also mtime as `i64` LE (their token alone does not change on rewrite).
 
+mod text;
+
 use std::fmt;
 use std::sync::Arc;
 
