@@ -34,7 +34,11 @@ const GRAPH: &[(&str, &[&str])] = &[
 /// Heavy dependencies and the paths that may name them. A path is a prefix.
 const OWNERS: &[(&str, &[&str])] = &[
     ("fuser", &["fuse/src/adapter", "fuse/src/session"]),
-    ("rocksdb", &["cache/src/hot", "fuse/src/live"]),
+    (
+        "rocksdb",
+        &["cache/src/hot", "catalog/src/kv", "fuse/src/live"],
+    ),
+    ("tokio_postgres", &["catalog/src/kv"]),
     ("object_store", &["cache/src/store"]),
     ("opendal", &["cache/src/store"]),
     ("hdfs_native", &["cache/src/store"]),

@@ -1,7 +1,8 @@
-//! Names of datasets and of their versions.
+//! Names of datasets, their versions, and what is in them.
 //!
-//! This crate owns what a dataset is called and which version a name means. It knows no bytes: files
-//! are read by `terrace-cache`, which knows nothing of this crate.
+//! This crate owns what a dataset is called, which version a name means and which files a version has.
+//! It knows no bytes of them: files are read by `terrace-cache`, which knows nothing of this crate.
+//! The parts and their borders are in `docs/decisions/0007-catalog-seams.md`.
 //!
 //! ```
 //! use terrace_catalog::{Selector, VersionRef};
@@ -12,8 +13,14 @@
 //! # Ok::<(), terrace_catalog::NameError>(())
 //! ```
 
+pub mod blobs;
+pub mod descriptor;
+pub mod kv;
+pub mod ledger;
+pub mod manifest;
 mod name;
 mod selector;
+mod stream;
 
 pub use name::{DatasetName, NameError};
 pub use selector::{Selector, TagName, VersionRef};

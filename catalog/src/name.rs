@@ -30,6 +30,14 @@ pub enum NameError {
     /// What follows `@` is neither a version number, a tag nor a day.
     #[error("{0:?} is not a version: write v12, a tag, or a day such as 2026-11-20")]
     Version(String),
+    /// Not the id of a batch.
+    #[error("{0:?} is not a batch id: 1 to 200 letters, digits, '.', '_', ':', '=' and '-'")]
+    Batch(String),
+    /// Not the name of a holder.
+    #[error(
+        "{0:?} is not a holder: write mount:NAME, pin:NAME, model:NAME, receipt:NAME or job:NAME"
+    )]
+    Holder(String),
 }
 
 /// A dataset: `namespace.table`. Cheap to clone; valid by construction.
