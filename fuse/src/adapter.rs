@@ -211,8 +211,12 @@ impl Filesystem for Adapter {
         let _span = self
             .begin(request, Operation::OpenDirectory, node)
             .entered();
-        match self.fs.open_directory() {
+        match self.fs.open_directory(node.0) {
             DirectoryOpened::Cached => reply.error(Errno::ENOSYS),
+            DirectoryOpened::Kept => {
+                let keep = FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE;
+                reply.opened(FileHandle(0), keep);
+            }
             DirectoryOpened::Fresh => reply.opened(FileHandle(0), FopenFlags::empty()),
         }
     }

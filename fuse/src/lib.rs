@@ -2,8 +2,8 @@
 //!
 //! [`namespace`] says what names exist, [`fs`] what an operation on them does (no kernel type in
 //! it), [`adapter`] turns kernel requests into calls of it, [`session`] takes a mount over from a
-//! dead worker, [`keeper`] holds the mounts while workers come and go, [`snapshot`] and [`live`] are
-//! the two name spaces.
+//! dead worker, [`keeper`] holds the mounts while workers come and go, [`snapshot`], [`live`] and
+//! [`tables`] are the name spaces.
 
 pub mod adapter;
 pub mod fs;
@@ -17,5 +17,6 @@ pub mod ownership;
 pub mod probe;
 pub mod session;
 pub mod snapshot;
+pub mod tables;
 mod token;
 mod xattr;

@@ -1,7 +1,8 @@
 //! The seam between names and bytes: what exists below a mount.
 //!
-//! Two implementations: a live prefix of a store ([`crate::live`]) and the snapshot of an immutable
-//! manifest ([`crate::snapshot`]). A [`Namespace`] never reads file bytes; it answers which
+//! Three implementations: a live prefix of a store ([`crate::live`]), the snapshot of an immutable
+//! manifest ([`crate::snapshot`]), and the tables of a catalog, each a snapshot
+//! ([`crate::tables`]). A [`Namespace`] never reads file bytes; it answers which
 //! immutable object an inode is, and the cache reads that.
 //!
 //! Inode rule: an inode number stands for one path *and one version of what is there*. When a path
@@ -13,7 +14,7 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use terrace_cache::ObjectId;
+use terrace_cache::{DatasetKey, ObjectId};
 
 /// Inode number. 1 is the root. The top four bits are reserved for the open-mode machine
 /// (re-incarnation, see [`crate::fs`]): a namespace never returns a number of 2^60 or more, nor 0.
@@ -129,6 +130,12 @@ pub trait Namespace: Send + Sync + Debug + 'static {
     /// How long the kernel may believe answers of this namespace.
     fn ttl(&self) -> Ttl;
 
+    /// The same for names in `directory` and for its own attributes, where that differs.
+    fn ttl_in(&self, directory: Ino) -> Ttl {
+        let _ = directory;
+        self.ttl()
+    }
+
     /// Answers from memory, or `None` when it takes I/O; then [`Namespace::lookup`] is called.
     fn try_lookup(&self, parent: Ino, name: &[u8]) -> Option<Result<Attr, FsError>>;
 
@@ -151,6 +158,12 @@ pub trait Namespace: Send + Sync + Debug + 'static {
 
     /// The immutable object that a file inode stands for. Local.
     fn object(&self, ino: Ino) -> Result<ObjectId, FsError>;
+
+    /// What the bytes of an inode belong to, for eviction; `None`: to the mount. Local.
+    fn dataset(&self, ino: Ino) -> Option<DatasetKey> {
+        let _ = ino;
+        None
+    }
 
     /// Target of a symbolic link.
     fn link_target(&self, ino: Ino) -> Result<Vec<u8>, FsError>;

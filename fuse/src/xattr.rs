@@ -3,9 +3,9 @@
 use terrace_cache::{ObjectId, Token};
 
 /// Name of the attribute that tells what the store distinguishes versions by.
-const VERSION: &str = "user.terrace.version";
+pub(crate) const VERSION: &str = "user.terrace.version";
 /// Name of the attribute with the object's name in every tier.
-const DIGEST: &str = "user.terrace.digest";
+pub(crate) const DIGEST: &str = "user.terrace.digest";
 
 /// `user.terrace.version` (for people: the store's own token) and `user.terrace.digest` (for
 /// programs: 64 hexadecimal digits).

@@ -45,8 +45,10 @@ pub enum Found {
 /// Answer to OPENDIR.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DirectoryOpened {
-    /// Listings may be cached and OPENDIR need not be sent again (ENOSYS).
+    /// Listings of the whole mount may be cached and OPENDIR need not be sent again (ENOSYS).
     Cached,
+    /// The listing of this directory may be cached.
+    Kept,
     /// Ask every time.
     Fresh,
 }
@@ -94,15 +96,16 @@ impl FileSystem {
         };
         match found {
             Ok(attr) => Ok(Found::Entry(self.entry(parent, name, attr)?)),
-            Err(FsError::NotFound) => Ok(Found::Absent(self.namespace.ttl().negative)),
+            Err(FsError::NotFound) => Ok(Found::Absent(self.namespace.ttl_in(directory).negative)),
             Err(error) => Err(error),
         }
     }
 
     /// Attributes of a node, and how long they may be believed.
     pub fn attr(&self, node: u64) -> Result<(Attr, Duration), FsError> {
-        let attr = self.namespace.attr(Node(node).ino())?;
-        Ok((attr, self.namespace.ttl().attr))
+        let ino = Node(node).ino();
+        let attr = self.namespace.attr(ino)?;
+        Ok((attr, self.namespace.ttl_in(ino).attr))
     }
 
     /// Target of a symbolic link.
@@ -111,9 +114,11 @@ impl FileSystem {
     }
 
     /// How listings of a directory may be kept.
-    pub fn open_directory(&self) -> DirectoryOpened {
+    pub fn open_directory(&self, node: u64) -> DirectoryOpened {
         if self.namespace.ttl().cache_directories {
             DirectoryOpened::Cached
+        } else if self.namespace.ttl_in(Node(node).ino()).cache_directories {
+            DirectoryOpened::Kept
         } else {
             DirectoryOpened::Fresh
         }
@@ -156,7 +161,7 @@ impl FileSystem {
     }
 
     fn entry(&self, parent: u64, name: &[u8], attr: Attr) -> Result<Entry, FsError> {
-        let ttl = self.namespace.ttl();
+        let ttl = self.namespace.ttl_in(Node(parent).ino());
         let incarnation = self.incarnation_of(parent, name, &attr)?;
         Ok(Entry {
             node: Node::new(attr.ino, incarnation).0,

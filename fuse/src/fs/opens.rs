@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use terrace_cache::ObjectId;
 use terrace_cache::fill::{Object, ReadError};
 use terrace_cache::hot::Backing;
 use terrace_cache::policy::Admission;
+use terrace_cache::{DatasetKey, ObjectId};
 
 use super::errno::from_read;
 use super::files::{OpenInode, Reader};
@@ -132,7 +132,14 @@ impl FileSystem {
             return Ok(object);
         }
         let id = self.namespace.object(ino)?;
-        Ok(self.cache.object(&id, &self.source, &self.dataset))
+        let dataset = self.dataset_of(ino);
+        Ok(self.cache.object(&id, &self.source, &dataset))
+    }
+
+    /// What the bytes of an inode belong to.
+    pub(super) fn dataset_of(&self, ino: Ino) -> DatasetKey {
+        let own = self.namespace.dataset(ino);
+        own.unwrap_or_else(|| self.dataset.clone())
     }
 
     /// Opens as what is open already demands, or with an id that is still registered.
@@ -161,7 +168,7 @@ impl FileSystem {
                 object.opened();
             }
             (Some(_), None, Some(id)) => {
-                self.cache.hot().opened(&id, &self.dataset);
+                self.cache.hot().opened(&id, &self.dataset_of(node.ino()));
             }
             _ => {}
         }

@@ -147,7 +147,9 @@ impl FileSystem {
                 break;
             }
             free -= id.size();
-            let object = self.cache.object(&id, &self.source, &self.dataset);
+            let object = self
+                .cache
+                .object(&id, &self.source, &self.dataset_of(Ino(number)));
             let turns = Arc::clone(&self.siblings.turns);
             let stop = self.stop.clone();
             self.tasks.spawn_on(

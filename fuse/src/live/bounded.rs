@@ -7,7 +7,7 @@ use std::num::NonZeroUsize;
 use lru::LruCache;
 
 /// At most `limit` entries, by time of use.
-pub(super) struct Bounded<K: Hash + Eq, V>(LruCache<K, V>);
+pub(crate) struct Bounded<K: Hash + Eq, V>(LruCache<K, V>);
 
 impl<K: Hash + Eq, V> fmt::Debug for Bounded<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -17,7 +17,7 @@ impl<K: Hash + Eq, V> fmt::Debug for Bounded<K, V> {
 
 impl<K: Hash + Eq, V> Bounded<K, V> {
     /// An empty map for `limit` (at least 1) entries. Memory grows with use.
-    pub(super) fn new(limit: usize) -> Self {
+    pub(crate) fn new(limit: usize) -> Self {
         let limit = NonZeroUsize::new(limit).unwrap_or(NonZeroUsize::MIN);
         let mut map = LruCache::unbounded();
         map.resize(limit);
@@ -25,21 +25,21 @@ impl<K: Hash + Eq, V> Bounded<K, V> {
     }
 
     /// The value, now the one used last.
-    pub(super) fn get(&mut self, key: &K) -> Option<&mut V> {
+    pub(crate) fn get(&mut self, key: &K) -> Option<&mut V> {
         self.0.get_mut(key)
     }
 
     /// Puts a value in; what had to go comes back.
-    pub(super) fn insert(&mut self, key: K, value: V) -> Option<V> {
+    pub(crate) fn insert(&mut self, key: K, value: V) -> Option<V> {
         self.0.push(key, value).map(|(_, old)| old)
     }
 
     /// Takes out the entry used longest ago.
-    pub(super) fn pop_oldest(&mut self) -> Option<(K, V)> {
+    pub(crate) fn pop_oldest(&mut self) -> Option<(K, V)> {
         self.0.pop_lru()
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.0.len()
     }
 }

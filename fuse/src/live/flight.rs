@@ -15,7 +15,7 @@ use futures::future::{BoxFuture, Shared, WeakShared};
 type Open<K, T> = HashMap<K, (u64, WeakShared<BoxFuture<'static, T>>)>;
 
 /// Questions on their way. `T` is cloned for each waiter.
-pub(super) struct Flights<K, T: Clone> {
+pub(crate) struct Flights<K, T: Clone> {
     open: Arc<Mutex<(u64, Open<K, T>)>>,
 }
 
@@ -50,14 +50,14 @@ where
     K: Hash + Eq + Clone + Send + 'static,
     T: Clone + Send + Sync + 'static,
 {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             open: Arc::new(Mutex::new((0, HashMap::new()))),
         }
     }
 
     /// Waits for the answer to `key`: of the flight under way, or of `ask`.
-    pub(super) async fn join<F>(&self, key: K, ask: impl FnOnce() -> F) -> T
+    pub(crate) async fn join<F>(&self, key: K, ask: impl FnOnce() -> F) -> T
     where
         F: Future<Output = T> + Send + 'static,
     {

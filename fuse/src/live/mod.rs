@@ -15,11 +15,11 @@
 //!
 //! Lock order: `Listings` slots -> `Listing` state; `names`, `asked` and flights are taken alone.
 
-mod bounded;
+pub(crate) mod bounded;
 mod clock;
 mod config;
 mod feed;
-mod flight;
+pub(crate) mod flight;
 mod lister;
 mod listing;
 mod listings;

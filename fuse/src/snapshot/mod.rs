@@ -72,6 +72,8 @@ pub struct Snapshot {
     ownership: Ownership,
     store: Arc<str>,
     prefix: Box<str>,
+    /// What `user.terrace.version` says of every file, when not the store's token.
+    version: Option<Box<str>>,
 }
 
 /// An entry with its place in the tree; see [`Snapshot::node`].
@@ -111,7 +113,15 @@ impl Snapshot {
             ownership,
             store,
             prefix,
+            version: None,
         })
+    }
+
+    /// Lets every file tell that it belongs to this version of a dataset (`v12`).
+    #[must_use]
+    pub fn of_version(mut self, version: &str) -> Self {
+        self.version = Some(version.into());
+        self
     }
 
     /// Canonical URL of the store that holds the objects.
@@ -127,6 +137,11 @@ impl Snapshot {
     /// Number of entries, the root included: inode numbers are `1 ..= entries`.
     pub fn entries(&self) -> u64 {
         self.pages.header().entries
+    }
+
+    /// Sum of the sizes of all regular files.
+    pub fn file_bytes(&self) -> u64 {
+        self.pages.header().bytes
     }
 
     /// Number of regular files.
@@ -182,6 +197,14 @@ impl Snapshot {
         }
         segments.reverse();
         Ok(segments.join(&b'/'))
+    }
+
+    /// The version that a file is pinned at.
+    pub fn pinned(&self, ino: Ino) -> Result<Version, FsError> {
+        match self.row(ino)?.1 {
+            row if row.kind == Kind::File => self.version(&row),
+            _ => Err(FsError::Invalid("only files have versions")),
+        }
     }
 
     fn row(&self, ino: Ino) -> Result<(u32, Row), FsError> {
@@ -340,7 +363,12 @@ impl Namespace for Snapshot {
         if self.row(ino)?.1.kind != Kind::File {
             return Ok(Vec::new());
         }
-        Ok(xattr::of_object(&self.object(ino)?))
+        let mut all = xattr::of_object(&self.object(ino)?);
+        if let Some(version) = &self.version {
+            all.retain(|(name, _)| name != xattr::VERSION);
+            all.push((xattr::VERSION.to_owned(), version.as_bytes().to_vec()));
+        }
+        Ok(all)
     }
 
     fn totals(&self) -> (u64, u64) {
