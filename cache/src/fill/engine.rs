@@ -47,7 +47,7 @@ pub(super) struct Engine {
     pub(super) filled: watch::Sender<bool>,
     /// Cancelled when the last handle is gone or the cache stops.
     pub(super) gone: CancellationToken,
-    /// Somebody opened it to read it.
+    /// Somebody opened it to read it, or is about to.
     pub(super) opened: AtomicBool,
     state: Mutex<State>,
 }

@@ -64,6 +64,12 @@ impl Object {
         admission
     }
 
+    /// Tells that somebody is about to read it, before it is opened: what comes in stays in the page
+    /// cache, where a fill that nobody reads leaves nothing. Not an open to the policy.
+    pub fn expect_reader(&self) {
+        self.engine.opened.store(true, Relaxed);
+    }
+
     /// The bytes of `range`, if they can be had without waiting for the source: from memory, or
     /// from the hot tier with one read on the calling thread. `None`: call [`Object::read`]. The
     /// range is cut at the end of the object.
