@@ -75,6 +75,47 @@ impl Drop for Bucket {
     }
 }
 
+/// The names of a stretch below `dir`, and how far it reaches.
+fn names(stretch: &terrace_cache::store::Stretch) -> (Vec<String>, Option<&str>) {
+    let name = |entry: &ListEntry| match entry {
+        ListEntry::Object(meta) => meta.key.to_string(),
+        ListEntry::Directory(key) => format!("{key}/"),
+    };
+    let mut names: Vec<_> = stretch.entries.iter().map(name).collect();
+    names.sort();
+    (names, stretch.reaches.as_deref())
+}
+
+// Without it asking for many names at once would miss some, or answer for names it has not seen.
+#[tokio::test]
+async fn a_listing_begins_in_the_middle() {
+    let Some(bucket) = Bucket::new("a_listing_begins_in_the_middle") else {
+        return;
+    };
+    let keys = ["d/a-1", "d/b c+%", "d/b\u{e9}", "d/sub/x", "d/t", "e/z"];
+    for key in keys {
+        bucket.put(key, b"x").await;
+    }
+    let store = bucket.store(&environment()).await;
+    let after = |key: &'static str| store.list_after("d", key);
+    let stretch = after("d/a-0\u{10FFFD}").await.unwrap().unwrap();
+    let all = ["d/a-1", "d/b c+%", "d/b\u{e9}", "d/sub/", "d/t"].map(str::to_owned);
+    assert_eq!(names(&stretch), (all.to_vec(), None));
+    let stretch = after("d/b c+%").await.unwrap().unwrap();
+    assert_eq!(names(&stretch), (all[2..].to_vec(), None));
+    let stretch = after("d/t").await.unwrap().unwrap();
+    assert_eq!(names(&stretch), (Vec::new(), None));
+    for n in 0..1_100 {
+        bucket.put(&format!("d/m{n:04}"), b"").await;
+    }
+    let stretch = after("d/m0049\u{10FFFD}").await.unwrap().unwrap();
+    let (listed, reaches) = names(&stretch);
+    assert_eq!((&*listed[0], listed.len()), ("d/m0050", 1000));
+    assert_eq!(reaches, Some("d/m1049"));
+    let full = store.list("d").try_collect::<Vec<_>>().await.unwrap();
+    assert!(stretch.entries.iter().all(|entry| full.contains(entry)));
+}
+
 // Without it ranges of a real server would be off, or keys be mangled on their way.
 #[tokio::test]
 async fn objects_are_found_and_read_by_their_exact_keys() {

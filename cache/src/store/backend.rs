@@ -36,6 +36,12 @@ pub(super) trait Backend: Send + Sync + Debug {
     /// directories, and directories that may lead back up (links) are left out.
     fn pages(&self, dir: &str, deep: bool) -> Box<dyn Pages>;
 
+    /// Opens a listing of one level of `dir` that begins after the full key `after`; an empty one is
+    /// no sign that `dir` does not exist. `None`: this store cannot begin in the middle.
+    fn pages_after(&self, _dir: &str, _after: &str) -> Option<Box<dyn Pages>> {
+        None
+    }
+
     /// Opens the bytes of `range` of exactly this version. The body stalls by itself after the
     /// stall timeout (see [`watched`]).
     async fn open(&self, object: &ObjectId, range: Range<u64>) -> Result<Body, Failure>;
@@ -55,6 +61,11 @@ pub(super) trait Pages: Send {
     /// The next page, `None` after the last. After a failure the next call repeats that page.
     /// Cancelling a call loses nothing.
     async fn next(&mut self) -> Result<Option<Page>, Failure>;
+
+    /// Whether the last page is known to have been the last one.
+    fn ended(&self) -> bool {
+        false
+    }
 }
 
 /// Cuts a body that brings less than [`PROGRESS`] bytes in `stall`. Only time spent waiting for the

@@ -12,7 +12,7 @@ use super::backend::{Backend, Page, Pages};
 use super::failure::Failure;
 use super::stats::Operation;
 use super::traffic::Traffic;
-use super::{ListEntry, ObjectMeta, StoreError, StoreUrl};
+use super::{ListEntry, ObjectMeta, StoreError, StoreUrl, Stretch};
 
 /// What a listing needs of its store.
 #[derive(Clone)]
@@ -88,6 +88,37 @@ impl Lister {
         .boxed()
     }
 
+    /// One page of `dir` from behind the key `after` on; see [`Store::list_after`].
+    ///
+    /// [`Store::list_after`]: super::Store::list_after
+    pub(super) async fn stretch(
+        &self,
+        dir: &str,
+        after: &str,
+    ) -> Result<Option<Stretch>, StoreError> {
+        let Some(pages) = self.backend.pages_after(dir, after) else {
+            return Ok(None);
+        };
+        let level = Level {
+            dir: dir.to_string(),
+            pages: Mutex::new(pages),
+        };
+        let entries = self.page(&level).await?.unwrap_or_default();
+        let early = |entry: &ListEntry| match entry {
+            ListEntry::Object(meta) => *meta.key <= *after,
+            // As the store compares it: with its slash.
+            ListEntry::Directory(key) => format!("{key}/").as_str() <= after,
+        };
+        if entries.iter().any(early) {
+            return Ok(None);
+        }
+        let reaches = match level.pages.lock().await.ended() {
+            true => None,
+            false => Some(covered(&entries).unwrap_or_else(|| after.into())),
+        };
+        Ok(Some(Stretch { entries, reaches }))
+    }
+
     /// All objects below `prefix`. Ends after the first error.
     pub(super) fn walk(self, prefix: &str) -> BoxStream<'static, Result<ObjectMeta, StoreError>> {
         let walk = Walk {
@@ -107,6 +138,16 @@ impl Lister {
         })
         .boxed()
     }
+}
+
+/// The largest object key of a page. Every name before it is in the page, whether the store sorts
+/// directories with the slash at their end (S3) or without it (file systems that speak S3).
+fn covered(entries: &[ListEntry]) -> Option<Arc<str>> {
+    let key = |entry: &ListEntry| match entry {
+        ListEntry::Object(meta) => Some(Arc::clone(&meta.key)),
+        ListEntry::Directory(_) => None,
+    };
+    entries.iter().filter_map(key).max()
 }
 
 impl Walk {

@@ -80,6 +80,16 @@ pub enum ListEntry {
     Directory(String),
 }
 
+/// Some of the entries directly below a directory, side by side in the order of their keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stretch {
+    /// What is there.
+    pub entries: Vec<ListEntry>,
+    /// Every object `k` and every directory `k` with `k/` up to this full key is among the entries;
+    /// later ones may be, too. `None`: everything to the end of the directory is.
+    pub reaches: Option<Arc<str>>,
+}
+
 impl Store {
     /// Connects lazily: an unreachable S3 or HDFS store shows at the first request. A directory is
     /// opened at once. Must be called inside a tokio runtime.
@@ -126,6 +136,14 @@ impl Store {
     /// was opened with, which always exists.
     pub fn list(&self, dir: &str) -> BoxStream<'static, Result<ListEntry, StoreError>> {
         self.lister().list(dir.trim_matches('/'))
+    }
+
+    /// What is directly below `dir` and after the full key `after` (objects by their key, directories
+    /// by theirs with a slash at its end), as far as one request tells. It asks for many names at
+    /// once; a directory that does not exist is empty. `None`: the store cannot begin in the middle
+    /// of a listing, or ignored that it should.
+    pub async fn list_after(&self, dir: &str, after: &str) -> Result<Option<Stretch>, StoreError> {
+        self.lister().stretch(dir.trim_matches('/'), after).await
     }
 
     /// All objects below `prefix` (a full key of a directory; empty for the root), page by page.

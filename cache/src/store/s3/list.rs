@@ -60,6 +60,8 @@ pub(super) struct S3Pages {
     prefix: String,
     deep: bool,
     must_exist: bool,
+    /// Full key after which the listing begins.
+    start_after: Option<String>,
     cursor: Cursor,
 }
 
@@ -74,7 +76,17 @@ impl S3Pages {
             },
             s3,
             deep,
+            start_after: None,
             cursor: Cursor::Start,
+        }
+    }
+
+    /// One level of `dir` from behind `key` on.
+    pub(super) fn after(s3: S3, dir: &str, key: &str) -> Self {
+        Self {
+            must_exist: false,
+            start_after: Some(key.to_owned()),
+            ..Self::new(s3, dir, false)
         }
     }
 
@@ -89,6 +101,9 @@ impl S3Pages {
         }
         query.push_str("encoding-type=url&list-type=2");
         query.push_str(&format!("&prefix={}", request::value(&self.prefix)));
+        if let (Cursor::Start, Some(key)) = (&self.cursor, &self.start_after) {
+            query.push_str(&format!("&start-after={}", request::value(key)));
+        }
         query
     }
 
@@ -129,6 +144,10 @@ impl Pages for S3Pages {
         let entries = entries(answer, &self.prefix)?;
         self.cursor = next;
         Ok(Some(Page { entries, hidden: 0 }))
+    }
+
+    fn ended(&self) -> bool {
+        matches!(self.cursor, Cursor::End)
     }
 }
 

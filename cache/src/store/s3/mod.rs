@@ -32,6 +32,9 @@ use crate::identity::ObjectId;
 
 /// Region that S3-compatible servers without regions expect in signatures.
 const DEFAULT_REGION: &str = "us-east-1";
+/// End of the names of buckets that list in no order:
+/// https://docs.aws.amazon.com/AmazonS3/latest/userguide/directory-bucket-naming-rules.html
+const UNORDERED_BUCKET: &str = "--x-s3";
 /// Idle connections kept; more are opened when needed.
 const IDLE_CONNECTIONS: usize = 64;
 
@@ -150,6 +153,12 @@ impl Backend for S3 {
 
     fn pages(&self, dir: &str, deep: bool) -> Box<dyn Pages> {
         Box::new(list::S3Pages::new(self.clone(), dir, deep))
+    }
+
+    fn pages_after(&self, dir: &str, after: &str) -> Option<Box<dyn Pages>> {
+        // The single-zone class lists in no order and does not know `start-after`.
+        let ordered = !self.url.authority().ends_with(UNORDERED_BUCKET);
+        ordered.then(|| Box::new(list::S3Pages::after(self.clone(), dir, after)) as _)
     }
 
     async fn open(&self, object: &ObjectId, range: Range<u64>) -> Result<Body, Failure> {
