@@ -26,11 +26,12 @@ import time
 from pathlib import Path
 
 from hdfs import Hdfs
+from postgres import Postgres
 from s3 import S3
 from shared import Shared
 from support import Run, Unavailable
 
-SERVERS = (S3, Hdfs, Shared)
+SERVERS = (S3, Hdfs, Postgres, Shared)
 
 
 def run_directory() -> Path:

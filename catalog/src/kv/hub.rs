@@ -68,6 +68,12 @@ impl Hub {
         }
     }
 
+    /// Wakes everybody: what changed is not known.
+    pub(super) fn wake_all(&self) {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        slots.retain(|_, slot| slot.send(()).is_ok());
+    }
+
     /// Ends every watch with an error.
     pub(super) fn close(&self) {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);

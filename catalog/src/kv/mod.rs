@@ -20,7 +20,10 @@
 //! A `get_many` and a `scan` may see different keys at different moments; only [`Kv::dump`] is a view
 //! of one moment.
 
+mod backup;
 mod hub;
+mod pool;
+pub mod postgres;
 pub mod rocks;
 
 use std::fmt::Debug;
@@ -30,6 +33,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
+pub use backup::{BackupError, BackupReport, export, import};
 pub use hub::Watch;
 
 /// Most compares and most operations of one transaction.
