@@ -314,6 +314,13 @@ pub(super) fn name_record(dataset: &Dataset) -> NameRecord {
     }
 }
 
+/// The same from a record.
+pub(super) fn kind_and_text(record: &DatasetRecord) -> Result<(String, String), LedgerError> {
+    let descriptor = Descriptor::from_value(record.descriptor.clone())
+        .map_err(|error| LedgerError::Damaged(format!("descriptor of {}: {error}", record.name)))?;
+    Ok((descriptor.kind.to_string(), descriptor.search_text()))
+}
+
 pub(super) fn kind_of(text: &str) -> Kind {
     match text {
         "model" => Kind::Model,

@@ -4,11 +4,11 @@
 //! a sequence never misses an earlier event (`kv`, invariant 5). Sequences grow and have gaps.
 
 use super::key::{Table, last_number};
-use super::record::{EventKindRecord, EventRecord, decode, encode};
+use super::record::{EventKindRecord, EventRecord, TrimRecord, decode, encode, stored};
 use super::{DatasetId, Key, Ledger, LedgerError};
 use crate::blobs::BlobId;
 use crate::descriptor::Kind;
-use crate::kv::{KeyRange, Watch};
+use crate::kv::{KeyRange, Txn, Watch};
 use crate::name::DatasetName;
 use crate::selector::TagName;
 
@@ -99,8 +99,14 @@ pub enum EventKind {
 }
 
 impl Ledger {
-    /// The first `limit` events (at most 1024) behind a sequence, 0 for all; in order.
+    /// The first `limit` events (at most 1024) behind a sequence, 0 for all there are; in order.
+    /// Errors with `Trimmed` when some behind it are not there any more.
     pub async fn events(&self, after: u64, limit: usize) -> Result<Vec<Event>, LedgerError> {
+        let trimmed: Option<TrimRecord> =
+            stored(self.kv.get(&self.keys.table(Table::Trim)).await?.as_ref())?;
+        if let Some(trimmed) = trimmed.filter(|trimmed| after != 0 && after < trimmed.up_to) {
+            return Err(LedgerError::Trimmed(trimmed.up_to));
+        }
         let range = KeyRange::prefix(&self.keys.table(Table::Event));
         let range = range.after(&self.keys.event(after));
         let found = self.kv.scan(range, Self::page(limit)).await?;
@@ -121,6 +127,9 @@ impl Ledger {
 
     /// Removes events up to a sequence, which nobody needs any more. Returns how many.
     pub async fn trim_events(&self, up_to: u64) -> Result<u64, LedgerError> {
+        let record = TrimRecord { up_to };
+        let put = Txn::new().put(self.keys.table(Table::Trim), encode(&record)?);
+        self.kv.txn(put).await?;
         let mut removed = 0;
         loop {
             let range = KeyRange::prefix(&self.keys.table(Table::Event));

@@ -11,7 +11,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::key::{Table, last_number};
-use super::record::{HoldRecord, VersionRecord, VersionStateRecord, decode, encode, stored};
+use super::record::{
+    DatasetRecord, DatasetStateRecord, HoldRecord, VersionRecord, VersionStateRecord, decode,
+    encode, stored,
+};
 use super::version::Version;
 use super::{Key, Ledger, LedgerError, RETRIES};
 use crate::kv::{KeyRange, Txn, TxnOutcome};
@@ -92,10 +95,23 @@ impl Ledger {
         for attempt in 0..RETRIES {
             let now = self.now();
             let version_key = self.keys.version(version.id, version.number);
-            let keys = [version_key.clone(), key.clone()];
+            let dataset_key = self.keys.dataset(version.id);
+            let keys = [version_key.clone(), key.clone(), dataset_key.clone()];
             let found = self.kv.get_many(&keys).await?;
-            self.check_alive(version, stored(found[0].as_ref())?)?;
             let before: Option<HoldRecord> = stored(found[1].as_ref())?;
+            let alive = |hold: &HoldRecord| hold.until_ms.is_none_or(|until| until > now);
+            // A hold that has not ended is renewed whatever is planned: a removal waits for it.
+            if before.as_ref().is_none_or(|before| !alive(before)) {
+                self.check_alive(version, stored(found[0].as_ref())?)?;
+                let dataset: Option<DatasetRecord> = stored(found[2].as_ref())?;
+                if dataset.is_none_or(|dataset| dataset.state != DatasetStateRecord::Active) {
+                    return Err(LedgerError::Removing(version.dataset.to_string()));
+                }
+            }
+            if found[0].is_none() {
+                let number = format!("v{}", version.number);
+                return Err(LedgerError::NoVersion(version.dataset.clone(), number));
+            }
             let millis = |lease: Duration| i64::try_from(lease.as_millis()).unwrap_or(i64::MAX);
             let record = HoldRecord {
                 since_ms: before.map_or(now, |before| before.since_ms),
@@ -104,6 +120,8 @@ impl Ledger {
             };
             let txn = Txn::new()
                 .unchanged(version_key, found[0].as_ref())
+                .unchanged(key.clone(), found[1].as_ref())
+                .unchanged(dataset_key, found[2].as_ref())
                 .put(key.clone(), encode(&record)?);
             if let TxnOutcome::Committed { .. } = self.kv.txn(txn).await? {
                 return Ok(());

@@ -11,6 +11,8 @@
 //! e  revision          -> EventRecord     in the order of the transactions (`kv::Op::Append`)
 //! g  id number holder  -> HoldRecord      why a version must stay
 //! p  id number         -> (empty)         a mirror file that is not written yet; number 0: the dataset's
+//! t                    -> TrimRecord      up to where events were removed
+//! x                    -> (empty)         a rebuild is under way
 //! ```
 //!
 //! The last part of a key is a text of its own alphabet, so no key is the beginning of another one of
@@ -32,6 +34,8 @@ pub(super) enum Table {
     Event = b'e',
     Hold = b'g',
     Pending = b'p',
+    Trim = b't',
+    Rebuild = b'x',
 }
 
 /// Makes the keys of one tenant.

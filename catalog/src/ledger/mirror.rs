@@ -12,17 +12,22 @@
 //! greatest revision is the newest; it was read after the transaction of that revision, and so is at
 //! least as new; older ones are removed.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt};
 
 use super::commit::LATEST;
 use super::key::{Table, id_of, last_number, text_of};
 use super::record::{
-    BatchRecord, DatasetMirror, DatasetRecord, VersionMirror, VersionRecord, decode, encode, stored,
+    BatchRecord, DatasetMirror, DatasetRecord, DatasetStateRecord, VersionMirror, VersionRecord,
+    decode, encode, stored,
 };
+use super::resolve::VersionPage;
 use super::{DatasetId, Ledger, LedgerError};
 use crate::blobs::BlobName;
 use crate::kv::{KeyRange, Txn, Versioned};
+use crate::name::DatasetName;
 use crate::selector::VersionRef;
 
 /// Pending records that are looked at in one page.
@@ -64,6 +69,52 @@ impl Ledger {
         }
     }
 
+    /// Looks for every mirror file there should be and writes those that are missing; how many. For
+    /// after a loss in the store: lists the files of every dataset, one by one.
+    pub async fn write_missing_mirrors(&self) -> Result<u64, LedgerError> {
+        let mut written = 0;
+        let mut after = None;
+        loop {
+            let names = self.names(None, after.as_ref(), PAGE).await?;
+            for (name, id, _) in &names {
+                written += self.write_missing_of(name, *id).await?;
+            }
+            if names.len() < PAGE {
+                return Ok(written);
+            }
+            after = names.into_iter().next_back().map(|(name, _, _)| name);
+        }
+    }
+
+    async fn write_missing_of(
+        &self,
+        name: &DatasetName,
+        id: DatasetId,
+    ) -> Result<u64, LedgerError> {
+        let listed = self.blobs.list_named(&self.mirror_directory(id));
+        let found: HashSet<BlobName> = listed.try_collect().await?;
+        let mut missing = Vec::new();
+        if !found.iter().any(is_dataset_file) {
+            missing.push(0);
+        }
+        let mut versions = VersionPage::new(self, name, id);
+        while let Some(version) = versions.next().await? {
+            if !found.contains(&self.mirror_name(id, "version", version.number)?) {
+                missing.push(version.number);
+            }
+        }
+        for number in &missing {
+            let key = self.keys.pending(id, *number);
+            self.kv
+                .txn(Txn::new().put(key.clone(), Bytes::new()))
+                .await?;
+            if let Some(pending) = self.kv.get(&key).await? {
+                self.write_mirror(id, *number, &pending).await?;
+            }
+        }
+        Ok(missing.len() as u64)
+    }
+
     /// Writes one mirror file, then removes its pending record if no newer transaction set it.
     async fn write_mirror(
         &self,
@@ -71,10 +122,10 @@ impl Ledger {
         number: u64,
         pending: &Versioned,
     ) -> Result<(), LedgerError> {
-        if number == 0 {
-            self.mirror_dataset(id, pending.revision).await?;
-        } else {
-            self.mirror_version(id, number).await?;
+        if number != 0 {
+            self.mirror_version(id, number, pending.revision).await?;
+        } else if self.mirror_dataset(id, pending.revision).await? {
+            return self.sweep(id).await;
         }
         let key = self.keys.pending(id, number);
         let txn = Txn::new().unchanged(key.clone(), Some(pending)).delete(key);
@@ -82,33 +133,41 @@ impl Ledger {
         Ok(())
     }
 
-    async fn mirror_version(&self, id: DatasetId, number: u64) -> Result<(), LedgerError> {
+    /// Writes the file of a version; removes that of one that is gone.
+    async fn mirror_version(
+        &self,
+        id: DatasetId,
+        number: u64,
+        revision: u64,
+    ) -> Result<(), LedgerError> {
         let keys = [self.keys.version(id, number), self.keys.dataset(id)];
         let found = self.kv.get_many(&keys).await?;
         let version: Option<VersionRecord> = stored(found[0].as_ref())?;
         let dataset: Option<DatasetRecord> = stored(found[1].as_ref())?;
-        // Removed meanwhile: then its file is, too.
-        let (Some(version), Some(dataset)) = (version, dataset) else {
-            return Ok(());
+        let name = self.mirror_name(id, "version", number)?;
+        let (Some(version), Some(record)) = (version, dataset) else {
+            return Ok(self.blobs.delete_named(&name).await?);
         };
         let mirror = VersionMirror {
             tenant: self.keys.tenant.0,
             dataset: id.0,
-            name: dataset.name,
+            revision,
+            record,
             version,
         };
-        let name = self.mirror_name(id, "version", number)?;
         self.blobs
             .put_named(&name, pretty(&encode(&mirror)?))
             .await?;
         Ok(())
     }
 
-    async fn mirror_dataset(&self, id: DatasetId, revision: u64) -> Result<(), LedgerError> {
+    /// Writes the file of a dataset. Says whether the dataset is removed, and to be swept.
+    async fn mirror_dataset(&self, id: DatasetId, revision: u64) -> Result<bool, LedgerError> {
         let found = self.kv.get(&self.keys.dataset(id)).await?;
         let Some(record) = stored::<DatasetRecord>(found.as_ref())? else {
-            return Ok(());
+            return Ok(false);
         };
+        let removed = record.state == DatasetStateRecord::Removed;
         let mut mirror = DatasetMirror {
             tenant: self.keys.tenant.0,
             dataset: id.0,
@@ -134,7 +193,7 @@ impl Ledger {
                 self.blobs.delete_named(&file).await?;
             }
         }
-        Ok(())
+        Ok(removed)
     }
 
     /// Tags and head.

@@ -5,7 +5,8 @@
 //! dataset.rs search.rs create, change, list, search
 //! commit.rs            one transaction that makes a version
 //! resolve.rs tag.rs    selectors; tags
-//! event.rs hold.rs remove.rs
+//! event.rs hold.rs     what happened; why a version stays
+//! remove.rs retire.rs  two steps and a delay
 //! mirror.rs rebuild.rs every version also as a file; all of it from the files alone
 //! ```
 //!
@@ -30,8 +31,12 @@ mod event;
 mod hold;
 mod key;
 mod mirror;
+mod rebuild;
 mod record;
+mod remove;
 mod resolve;
+mod retire;
+mod search;
 mod tag;
 mod version;
 
@@ -51,6 +56,10 @@ pub use dataset::{Dataset, DatasetState};
 pub use event::{Event, EventKind};
 pub use hold::{Hold, Holder};
 use key::Keys;
+pub use rebuild::RebuildReport;
+pub use remove::Purpose;
+pub use search::Query;
+use search::Search;
 pub use version::{Version, VersionState};
 
 /// How often a change is tried again when others were faster.
@@ -118,6 +127,9 @@ pub enum LedgerError {
     /// Refused by a rule, which the text names.
     #[error("{0}")]
     Refused(String),
+    /// Events that were asked for are not there any more: those up to this sequence.
+    #[error("events up to {0} were removed: begin anew")]
+    Trimmed(u64),
     /// Somebody else changes the same thing all the time.
     #[error("{0} is changed by others all the time; try again")]
     Busy(String),
@@ -187,6 +199,7 @@ pub struct Ledger {
     blobs: Arc<dyn Blobs>,
     keys: Keys,
     config: LedgerConfig,
+    search: Arc<Search>,
 }
 
 impl fmt::Debug for Ledger {
@@ -210,7 +223,9 @@ impl Ledger {
             blobs,
             keys,
             config,
+            search: Arc::default(),
         };
+        ledger.refuse_half_rebuilt().await?;
         ledger.write_pending_mirrors().await?;
         Ok(ledger)
     }

@@ -194,12 +194,21 @@ pub(super) struct HoldRecord {
     pub(super) note: String,
 }
 
+/// Up to where events were removed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct TrimRecord {
+    pub(super) up_to: u64,
+}
+
 /// A mirror file of a version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct VersionMirror {
     pub(super) tenant: u32,
     pub(super) dataset: u64,
-    pub(super) name: String,
+    /// The transaction after which it was written.
+    pub(super) revision: u64,
+    /// The dataset as it was then: a version's file is enough to restore both.
+    pub(super) record: DatasetRecord,
     pub(super) version: VersionRecord,
 }
 
@@ -240,6 +249,161 @@ records! {
     BatchRecord = "a batch",
     EventRecord = "an event",
     HoldRecord = "a hold",
+    TrimRecord = "removed events",
     VersionMirror = "a mirrored version",
     DatasetMirror = "a mirrored dataset",
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn version() -> VersionRecord {
+        VersionRecord {
+            number: 12,
+            manifest: "ab".repeat(32),
+            created_ms: 1_795_176_000_000,
+            day: "2026-11-20".into(),
+            parent: Some(11),
+            partitions: 2,
+            files: 128,
+            bytes: 17_179_869_184,
+            rows: Some(91_234_567),
+            batch: Some("20261120001".into()),
+            cause: "_SUCCESS".into(),
+            summary: BTreeMap::from([("added".into(), "1".into())]),
+            sequences: Some("cd".repeat(32)),
+            sequence_high: Some(7),
+            state: VersionStateRecord::Committed,
+        }
+    }
+
+    fn dataset() -> DatasetRecord {
+        DatasetRecord {
+            name: "ads.clicks".into(),
+            descriptor: serde_json::json!({"kind": "Dataset"}),
+            created_ms: 1,
+            updated_ms: 2,
+            state: DatasetStateRecord::Removing { not_before_ms: 3 },
+        }
+    }
+
+    /// One of each, as they are stored.
+    fn all() -> Vec<Bytes> {
+        let reference = RefRecord {
+            version: 12,
+            manifest: "ab".repeat(32),
+            at_ms: 1,
+            sequences: None,
+            sequence_high: None,
+        };
+        let event = |what| EventRecord {
+            at_ms: 1,
+            dataset: 7,
+            name: "ads.clicks".into(),
+            what,
+        };
+        let mut degraded = version();
+        degraded.state = VersionStateRecord::Degraded {
+            since_ms: 4,
+            reason: "overwritten".into(),
+        };
+        let committed = EventKindRecord::VersionCommitted {
+            version: 12,
+            manifest: "ab".repeat(32),
+        };
+        let tagged = EventKindRecord::Tagged {
+            tag: "prod".into(),
+            version: 12,
+        };
+        let hold = HoldRecord {
+            since_ms: 1,
+            until_ms: Some(2),
+            note: String::new(),
+        };
+        let name = NameRecord {
+            id: 7,
+            kind: "dataset".into(),
+            text: "clicks".into(),
+        };
+        let version_mirror = VersionMirror {
+            tenant: 0,
+            dataset: 7,
+            revision: 9,
+            record: dataset(),
+            version: version(),
+        };
+        let dataset_mirror = DatasetMirror {
+            tenant: 0,
+            dataset: 7,
+            revision: 9,
+            record: dataset(),
+            tags: BTreeMap::from([("prod".into(), 12)]),
+            latest: 12,
+            batches: BTreeMap::new(),
+            sequences: None,
+            sequence_high: None,
+        };
+        vec![
+            encode(&name).unwrap(),
+            encode(&dataset()).unwrap(),
+            encode(&reference).unwrap(),
+            encode(&version()).unwrap(),
+            encode(&degraded).unwrap(),
+            encode(&BatchRecord { version: 12 }).unwrap(),
+            encode(&event(committed)).unwrap(),
+            encode(&event(tagged)).unwrap(),
+            encode(&event(EventKindRecord::DatasetKept)).unwrap(),
+            encode(&hold).unwrap(),
+            encode(&TrimRecord { up_to: 5 }).unwrap(),
+            encode(&version_mirror).unwrap(),
+            encode(&dataset_mirror).unwrap(),
+        ]
+    }
+
+    // What is written today is read by every later program: a field that is renamed loses a catalog.
+    #[test]
+    fn records_are_the_golden_ones() {
+        let golden = include_str!("../../tests/golden/ledger-1.jsonl");
+        let written: String = all()
+            .iter()
+            .map(|record| format!("{}\n", String::from_utf8_lossy(record)))
+            .collect();
+        assert_eq!(golden, written, "{written}");
+        let line = |at: usize| golden.lines().nth(at).unwrap().as_bytes();
+        assert_eq!(decode::<VersionRecord>(line(3)).unwrap(), version());
+        assert_eq!(decode::<DatasetRecord>(line(1)).unwrap(), dataset());
+        assert_eq!(
+            decode::<VersionMirror>(line(11)).unwrap().version,
+            version()
+        );
+    }
+
+    // A record of a later format, read as one of this one, is read wrong.
+    #[test]
+    fn other_formats_are_refused() {
+        let later = br#"{"format":2,"version":12}"#;
+        let error = decode::<BatchRecord>(later).unwrap_err();
+        assert!(error.to_string().contains("its format is 2"), "{error}");
+        assert!(decode::<BatchRecord>(br#"{"version":12}"#).is_err());
+    }
+
+    proptest! {
+        // Bytes from a disk may be anything.
+        #[test]
+        fn any_bytes_are_answered(at in any::<prop::sample::Index>(), cut in any::<prop::sample::Index>(), byte in any::<u8>()) {
+            let records = all();
+            let mut record = records[at.index(records.len())].to_vec();
+            let place = cut.index(record.len());
+            let _ = decode::<VersionMirror>(&record[..place]);
+            record[place] = byte;
+            let _ = decode::<VersionRecord>(&record);
+            let _ = decode::<EventRecord>(&record);
+            let _ = decode::<DatasetMirror>(&record);
+        }
+    }
 }

@@ -75,6 +75,16 @@ impl Ledger {
         limit: usize,
     ) -> Result<Vec<Version>, LedgerError> {
         let id = self.id_of_name(name).await?;
+        self.versions_of(name, id, after, limit).await
+    }
+
+    async fn versions_of(
+        &self,
+        name: &DatasetName,
+        id: DatasetId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<Version>, LedgerError> {
         let range = KeyRange::prefix(&self.keys.of(Table::Version, id));
         let range = range.after(&self.keys.version(id, after));
         let found = self.kv.scan(range, Self::page(limit)).await?;
@@ -82,5 +92,44 @@ impl Ledger {
             .iter()
             .map(|(_, stored)| Version::from_record(name, id, decode(&stored.value)?))
             .collect()
+    }
+}
+
+/// Every version of a dataset, in order, a page at a time.
+pub(super) struct VersionPage<'a> {
+    ledger: &'a Ledger,
+    name: &'a DatasetName,
+    id: DatasetId,
+    page: std::vec::IntoIter<Version>,
+    after: Option<u64>,
+}
+
+impl<'a> VersionPage<'a> {
+    pub(super) fn new(ledger: &'a Ledger, name: &'a DatasetName, id: DatasetId) -> Self {
+        Self {
+            ledger,
+            name,
+            id,
+            page: Vec::new().into_iter(),
+            after: Some(0),
+        }
+    }
+
+    pub(super) async fn next(&mut self) -> Result<Option<Version>, LedgerError> {
+        if let Some(version) = self.page.next() {
+            return Ok(Some(version));
+        }
+        let Some(after) = self.after else {
+            return Ok(None);
+        };
+        let limit = Ledger::page(usize::MAX);
+        let page = self
+            .ledger
+            .versions_of(self.name, self.id, after, limit)
+            .await?;
+        let full = page.len() == limit;
+        self.after = page.last().map(|last| last.number).filter(|_| full);
+        self.page = page.into_iter();
+        Ok(self.page.next())
     }
 }
