@@ -10,6 +10,7 @@ use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout_at};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{AsyncMessage, Client, Config, Error, NoTls, Row, Statement};
@@ -150,17 +151,16 @@ impl Pool {
         call: impl Future<Output = Result<T, KvError>>,
     ) -> Result<T, KvError> {
         let deadline = self.config.deadline;
-        let late = |what: String| format!("{what} took more than {deadline:?}");
-        let permit = tokio::time::timeout(deadline, self.permits.acquire()).await;
+        let until = Instant::now() + deadline;
+        let late = |what: &str| format!("{what} took more than {deadline:?}");
+        let permit = timeout_at(until, self.permits.acquire()).await;
         let Ok(Ok(_permit)) = permit else {
-            return Err(KvError::Unavailable(late(
-                "waiting for a connection to".into(),
-            )));
+            return Err(KvError::Unavailable(late("waiting for a connection")));
         };
-        match tokio::time::timeout(deadline, call).await {
+        match timeout_at(until, call).await {
             Ok(done) => done,
-            Err(_) if changes => Err(KvError::Unknown(late(what.to_owned()))),
-            Err(_) => Err(KvError::Unavailable(late(what.to_owned()))),
+            Err(_) if changes => Err(KvError::Unknown(late(what))),
+            Err(_) => Err(KvError::Unavailable(late(what))),
         }
     }
 
