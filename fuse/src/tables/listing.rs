@@ -159,17 +159,14 @@ impl Inner {
     }
 
     async fn ask_namespaces(&self) -> Result<Vec<(Box<[u8]>, u32)>, FsError> {
-        let known = || self.slots.namespaces();
-        let patience = (!known().is_empty()).then_some(self.config.patience);
+        let patience = Some(self.config.listing_patience);
         let names = match self.reach.ask(patience, self.tables.namespaces()).await {
             Ok(names) => names,
             Err(error) => {
-                let known = Some(known()).filter(|known| !known.is_empty());
-                let last = self.last_answer(known, error)?;
-                let entries = last.into_iter();
-                return Ok(entries
-                    .map(|(name, slot)| (name.as_bytes().into(), slot))
-                    .collect());
+                let known = Some(self.slots.namespaces()).filter(|known| !known.is_empty());
+                let last = self.last_answer(known, error)?.into_iter();
+                let entry = |(name, slot): (Arc<str>, u32)| (name.as_bytes().into(), slot);
+                return Ok(last.map(entry).collect());
             }
         };
         // What cannot be a namespace's name cannot be a directory's either.
@@ -192,8 +189,7 @@ impl Inner {
         asked_at: Duration,
     ) -> Result<Vec<(Box<[u8]>, u32)>, FsError> {
         let latest = |dataset: &DatasetName| Selector::new(dataset.clone(), VersionRef::Latest);
-        let known = self.slots.tables(namespace);
-        let patience = (!known.is_empty()).then_some(self.config.patience);
+        let patience = Some(self.config.listing_patience);
         let mut tables = match self
             .reach
             .ask(patience, self.tables.tables(namespace))
@@ -201,6 +197,7 @@ impl Inner {
         {
             Ok(tables) => tables,
             Err(error) => {
+                let known = self.slots.tables(namespace);
                 let known = Some(known).filter(|known| !known.is_empty());
                 let last = self.last_answer(known, error)?;
                 let entry =

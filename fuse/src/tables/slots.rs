@@ -85,6 +85,7 @@ struct State {
     known: HashMap<Arc<Slot>, u32>,
     /// What each name named last; `None`: nothing.
     now: HashMap<Selector, Option<u32>>,
+    namespaces: Vec<(Arc<str>, u32)>,
     /// Texts by the SHA-256 of their bytes.
     texts: HashMap<[u8; 32], u32>,
 }
@@ -96,6 +97,7 @@ impl State {
             slots: Vec::new(),
             known: HashMap::new(),
             now: HashMap::new(),
+            namespaces: Vec::new(),
             texts: HashMap::new(),
         }
     }
@@ -130,7 +132,8 @@ impl State {
             Slot::Text(_, bytes) => {
                 self.texts.insert(Sha256::digest(bytes).into(), number);
             }
-            Slot::Namespace(_) | Slot::Repository(..) | Slot::Link(..) => {}
+            Slot::Namespace(name) => self.namespaces.push((Arc::clone(name), number)),
+            Slot::Repository(..) | Slot::Link(..) => {}
         }
         self.known.insert(Arc::clone(&slot), number);
         self.slots.push(slot);
@@ -242,12 +245,9 @@ impl Slots {
         self.state().now.get(selector).copied()
     }
 
-    /// Every namespace ever shown. Walks all slots: for when the catalog cannot be asked.
+    /// Every namespace ever shown.
     pub(super) fn namespaces(&self) -> Vec<(Arc<str>, u32)> {
-        self.each(|slot| match slot {
-            Slot::Namespace(name) => Some(Arc::clone(name)),
-            _ => None,
-        })
+        self.state().namespaces.clone()
     }
 
     /// Every repository ever shown. Walks all slots.

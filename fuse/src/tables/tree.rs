@@ -51,6 +51,9 @@ pub struct TreeConfig {
     /// How long a catalog may take to answer about a name with an older answer, before that is used.
     /// Default: 2 s.
     pub patience: Duration,
+    /// How long a catalog may take to list its namespaces or the tables of one, a hundred thousand of
+    /// them page by page. Default: 60 s.
+    pub listing_patience: Duration,
     /// How old a report may be. Default: 10 s.
     pub report_ttl: Duration,
 }
@@ -61,6 +64,7 @@ impl Default for TreeConfig {
             name_ttl: Duration::from_secs(1),
             pinned_ttl: Duration::from_secs(60),
             patience: Duration::from_secs(2),
+            listing_patience: Duration::from_secs(60),
             report_ttl: Duration::from_secs(10),
         }
     }

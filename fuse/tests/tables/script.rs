@@ -225,6 +225,7 @@ impl World {
             directory,
             config: TreeConfig {
                 patience: Duration::from_millis(50),
+                listing_patience: Duration::from_millis(50),
                 ..TreeConfig::default()
             },
         }
