@@ -504,6 +504,79 @@ fn small_directories_are_looked_up_by_listing_them() {
     });
 }
 
+/// Broken: an epoch over a large directory costs two requests per file, or sees what was there when
+/// the directory was listed.
+#[test]
+fn names_of_a_large_directory_are_asked_for_many_at_once() {
+    let world = World::new("", (0..2_500).map(|n| format!("d/k{n:05}")));
+    runtime().block_on(async {
+        let names = world.mount();
+        let directory = walk(&names, "d").await.unwrap().ino;
+        let before = list(&names, directory, 500).await.unwrap();
+        for round in 0..3_u64 {
+            world.clock.advance(Duration::from_secs(2));
+            world.store.put("d/k01200", 70_000 + round);
+            world.store.put(&format!("d/k0120{round}-new"), 80_000);
+            world.store.remove(&format!("d/k0130{round}"));
+            world.store.put(&format!("d/k0140{round}/below"), 1);
+            world.requests();
+            for (n, old) in before.iter().enumerate() {
+                let attr = names.lookup(directory, &old.name).await;
+                match n as u64 {
+                    1_200 => assert_eq!(attr.unwrap().size, (70_000 + round) * 10),
+                    n if (1_300..=1_300 + round).contains(&n) => {
+                        assert!(matches!(attr, Err(FsError::NotFound)));
+                    }
+                    n if (1_400..=1_400 + round).contains(&n) => {
+                        assert_eq!(attr.unwrap().kind, Kind::Directory);
+                    }
+                    _ => assert_eq!(attr.unwrap().ino, old.attr.ino),
+                }
+            }
+            let new = format!("k0120{round}-new");
+            assert!(names.lookup(directory, new.as_bytes()).await.is_ok());
+            let (heads, _) = world.requests();
+            let stretches = world.store.stretches.swap(0, Ordering::Relaxed);
+            assert!(
+                heads <= 30 && (1..=6).contains(&stretches),
+                "{heads} heads, {stretches} stretches in round {round}"
+            );
+        }
+    });
+}
+
+/// Broken: a loader that asks for a few names of a large directory has thousands listed; or one that
+/// may not list cannot read; or an outage looks like a missing file.
+#[test]
+fn few_names_are_asked_for_alone_and_refusals_are_no_absence() {
+    let world = World::new("", (0..2_500).map(|n| format!("d/k{n:05}")));
+    runtime().block_on(async {
+        let names = world.mount();
+        let directory = walk(&names, "d").await.unwrap().ino;
+        list(&names, directory, 500).await.unwrap();
+        let stretches = || world.store.stretches.swap(0, Ordering::Relaxed);
+        for n in (0..2_500).step_by(300) {
+            world.clock.advance(Duration::from_secs(2));
+            let name = format!("k{n:05}");
+            names.lookup(directory, name.as_bytes()).await.unwrap();
+        }
+        assert_eq!(stretches(), 0);
+        world.clock.advance(Duration::from_secs(2));
+        *world.store.list_failure.lock().unwrap() = Some(StoreErrorKind::Permission);
+        for n in 0..20 {
+            let name = format!("k{n:05}");
+            names.lookup(directory, name.as_bytes()).await.unwrap();
+        }
+        assert!(stretches() > 0);
+        world.store.fail(Some(StoreErrorKind::Unreachable));
+        for n in 20..40 {
+            let name = format!("k{n:05}");
+            let answer = names.lookup(directory, name.as_bytes()).await;
+            assert!(matches!(answer, Err(FsError::Store(_))));
+        }
+    });
+}
+
 /// Broken: two mounts share a table and give one number two meanings; or a full table is emptied
 /// under a kernel that still knows its numbers, or reuses them.
 #[test]

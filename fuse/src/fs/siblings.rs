@@ -150,6 +150,8 @@ impl FileSystem {
             let object = self
                 .cache
                 .object(&id, &self.source, &self.dataset_of(Ino(number)));
+            // Written past the page cache, it would have to come back from the disk at once.
+            object.expect_reader();
             let turns = Arc::clone(&self.siblings.turns);
             let stop = self.stop.clone();
             self.tasks.spawn_on(

@@ -1,11 +1,11 @@
-//! What a live mount asks of a store: two questions and three facts about its manners.
+//! What a live mount asks of a store: three questions and three facts about its manners.
 
 use std::fmt::Debug;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use terrace_cache::ObjectId;
-use terrace_cache::store::{ListEntry, ObjectMeta, Scheme, Store, StoreError};
+use terrace_cache::store::{ListEntry, ObjectMeta, Scheme, Store, StoreError, Stretch};
 
 /// The metadata side of a store. Implemented by [`Store`]; tests implement it to be slow, wrong or
 /// away.
@@ -16,6 +16,15 @@ pub trait Lister: Send + Sync + Debug + 'static {
 
     /// See [`Store::list`].
     fn list(&self, directory: &str) -> BoxStream<'static, Result<ListEntry, StoreError>>;
+
+    /// See [`Store::list_after`]. `None` unless a store can do it.
+    async fn list_after(
+        &self,
+        _directory: &str,
+        _after: &str,
+    ) -> Result<Option<Stretch>, StoreError> {
+        Ok(None)
+    }
 
     /// See [`Store::object`].
     fn object(&self, meta: &ObjectMeta) -> ObjectId;
@@ -37,6 +46,14 @@ impl Lister for Store {
 
     fn list(&self, directory: &str) -> BoxStream<'static, Result<ListEntry, StoreError>> {
         Self::list(self, directory)
+    }
+
+    async fn list_after(
+        &self,
+        directory: &str,
+        after: &str,
+    ) -> Result<Option<Stretch>, StoreError> {
+        Self::list_after(self, directory, after).await
     }
 
     fn object(&self, meta: &ObjectMeta) -> ObjectId {

@@ -15,39 +15,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::feed::Feed;
-use super::record::{Record, What};
+use super::page::Page;
 use super::table::InodeTable;
 use super::window::order;
 use crate::namespace::{FsError, Ino, Kind};
-
-/// Entries that came in together.
-#[derive(Debug)]
-pub(super) struct Page {
-    /// When they were asked for, by the mount's clock.
-    fetched: Duration,
-    names: Box<[u8]>,
-    slots: Box<[Slot]>,
-}
-
-/// One entry, 40 bytes beside its name.
-#[derive(Clone, Copy, Debug)]
-struct Slot {
-    name_end: u32,
-    kind: Kind,
-    ino: Ino,
-    size: u64,
-    mtime_ns: i64,
-}
-
-/// One entry, as a reader sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Listed<'a> {
-    pub(super) name: &'a [u8],
-    pub(super) kind: Kind,
-    pub(super) ino: Ino,
-    pub(super) size: u64,
-    pub(super) mtime_ns: i64,
-}
 
 /// What a listing has to say about what comes after a name.
 #[derive(Debug)]
@@ -144,20 +115,20 @@ impl Listing {
         )
     }
 
-    /// What is at `name`. Positive answers hold for `ttl` from when their page was asked for,
-    /// negative ones from when the listing was started.
+    /// What is at `name`. Positive answers hold for `ttl` from when their page, or its renewal, was
+    /// asked for, negative ones from when the listing was started.
     pub(super) fn find(&self, name: &[u8], now: Duration, ttl: Duration) -> Found {
         let state = self.lock();
-        let before = |other: &[u8]| order(other, name).is_lt();
-        let index = state.pages.partition_point(|page| before(page.last_name()));
-        if let Some(page) = state.pages.get(index) {
-            let place = page.partition_point(before);
-            let entry = page.entry(place);
-            if entry.name == name {
-                if now >= page.fetched + ttl {
-                    return Found::Unknown;
-                }
-                return Found::Entry(entry.ino, entry.kind, entry.size, entry.mtime_ns);
+        if let Some(page) = around(&state, name) {
+            if let Some(entry) = page.find(name)
+                && now < page.fetched + ttl
+            {
+                return entry.found();
+            }
+            if let Some(page) = page.renewed(now, ttl)
+                && let Some(entry) = page.use_renewed(name)
+            {
+                return entry.found();
             }
         }
         let whole = state.complete && state.dropped == 0;
@@ -166,6 +137,11 @@ impl Listing {
         } else {
             Found::Unknown
         }
+    }
+
+    /// The page in whose range of names `name` lies.
+    pub(super) fn page_around(&self, name: &[u8]) -> Option<Arc<Page>> {
+        around(&self.lock(), name).map(Arc::clone)
     }
 
     /// Asks the store for one more page and records its inodes, unless somebody else has meanwhile
@@ -205,7 +181,7 @@ impl Listing {
             let table = Arc::clone(table);
             let page = tokio::task::spawn_blocking(move || Page::new(&entries, now, &table)).await;
             let page = page.map_err(|error| FsError::Local(error.to_string()))??;
-            let count = page.slots.len() as u64;
+            let count = page.len() as u64;
             let mut state = self.lock();
             state.pages.push_back(Arc::new(page));
             state.len += count;
@@ -223,7 +199,7 @@ impl Listing {
             let Some(page) = state.pages.pop_front() else {
                 break;
             };
-            let count = page.slots.len() as u64;
+            let count = page.len() as u64;
             state.dropped += count;
             self.retained.fetch_sub(count, Ordering::Relaxed);
         }
@@ -249,84 +225,8 @@ impl Listing {
     }
 }
 
-impl Page {
-    /// Numbers for entries (full paths, in order; not empty), and the entries as readers see them.
-    fn new(
-        entries: &[(String, What)],
-        fetched: Duration,
-        table: &InodeTable,
-    ) -> Result<Self, FsError> {
-        let numbers = table.resolve(entries)?;
-        let mut names = Vec::new();
-        let mut slots = Vec::with_capacity(entries.len());
-        for ((path, what), ino) in entries.iter().zip(numbers) {
-            names.extend_from_slice(Record::name_of(path).as_bytes());
-            let (size, mut mtime_ns) = what.shown();
-            if what.kind() == Kind::Directory {
-                // The table may know the directory for longer than this listing.
-                let record = table.record(ino)?.ok_or(FsError::Stale)?;
-                mtime_ns = record.what.shown().1;
-            }
-            let name_end = names.len() as u32;
-            slots.push(Slot {
-                name_end,
-                kind: what.kind(),
-                ino,
-                size,
-                mtime_ns,
-            });
-        }
-        Ok(Self {
-            fetched,
-            names: names.into(),
-            slots: slots.into(),
-        })
-    }
-
-    /// Entries from a place on.
-    pub(super) fn from(&self, place: usize) -> impl Iterator<Item = Listed<'_>> {
-        (place..self.slots.len()).map(|place| self.entry(place))
-    }
-
-    fn entry(&self, place: usize) -> Listed<'_> {
-        let Slot {
-            kind,
-            ino,
-            size,
-            mtime_ns,
-            ..
-        } = self.slots[place];
-        Listed {
-            name: self.name(place),
-            kind,
-            ino,
-            size,
-            mtime_ns,
-        }
-    }
-
-    fn name(&self, place: usize) -> &[u8] {
-        let start = place
-            .checked_sub(1)
-            .map_or(0, |before| self.slots[before].name_end);
-        &self.names[start as usize..self.slots[place].name_end as usize]
-    }
-
-    fn last_name(&self) -> &[u8] {
-        self.name(self.slots.len() - 1)
-    }
-
-    /// Number of entries at the front for which `test` holds; it holds for a prefix of them.
-    fn partition_point(&self, test: impl Fn(&[u8]) -> bool) -> usize {
-        let (mut low, mut high) = (0, self.slots.len());
-        while low < high {
-            let middle = low + (high - low) / 2;
-            if test(self.name(middle)) {
-                low = middle + 1
-            } else {
-                high = middle
-            }
-        }
-        low
-    }
+/// The page whose last name is not before `name`.
+fn around<'a>(state: &'a State, name: &[u8]) -> Option<&'a Arc<Page>> {
+    let before = |page: &Arc<Page>| order(page.last_name(), name).is_lt();
+    state.pages.get(state.pages.partition_point(before))
 }

@@ -3,7 +3,8 @@
 //! In a store of plain keys a name is two questions (is it an object, is it a prefix), while one
 //! page of a listing answers for a thousand names. So a directory known to be small is listed anew
 //! when its listing has grown old, and one whose names are asked for again and again is listed once
-//! to find out whether it is small.
+//! to find out whether it is small. Names of a large directory that was listed some time ago are asked
+//! for many at once, see `nearby`.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -21,7 +22,7 @@ use crate::namespace::{Attr, FsError, Ino};
 /// Directories up to this size are looked up by listing them: one page of the store.
 const SMALL: u64 = 1000;
 /// Names asked for one by one before a listing is tried.
-const TRY_LISTING_AFTER: u32 = 4;
+pub(super) const TRY_LISTING_AFTER: u32 = 4;
 
 /// What was found at a name, and until when that holds.
 #[derive(Clone, Debug)]
@@ -182,6 +183,9 @@ impl Inner {
                 Found::Missing => return Err(FsError::NotFound),
                 Found::Unknown => {}
             }
+        }
+        if let Some(attr) = self.nearby(parent, &directory, &name).await? {
+            return Ok(attr);
         }
         let path = match &*directory.path {
             "" => name.to_string(),

@@ -3,6 +3,7 @@
 //! ```text
 //! try_lookup   names in memory, fresh listings
 //! lookup       single flight -> fresh listing of a small directory | HEAD and LIST of the name
+//!              | one LIST for the names around it
 //! listing      store pages -> order -> inode table -> readers          (see `listing`, `window`)
 //! attr, object inode table alone, never the store                      (see `table`, `record`)
 //! ```
@@ -24,6 +25,8 @@ mod lister;
 mod listing;
 mod listings;
 mod lookup;
+mod nearby;
+mod page;
 mod record;
 mod table;
 mod window;
@@ -48,6 +51,7 @@ use self::flight::Flights;
 use self::listing::{Listing, Look};
 use self::listings::Listings;
 use self::lookup::Binding;
+use self::nearby::Nearby;
 use self::record::{Record, What};
 use self::table::InodeTable;
 use crate::namespace::{Attr, DirEntry, DirSink, FsError, Ino, Kind, Namespace, Ttl};
@@ -97,6 +101,7 @@ struct Inner {
     /// Names asked for one by one, per directory: tells when a listing would be cheaper.
     asked: Mutex<Bounded<Ino, u32>>,
     flights: Flights<(Ino, Box<str>), Result<Attr, FsError>>,
+    nearby: Nearby,
     listings_started: AtomicU64,
     heads: AtomicU64,
 }
@@ -127,6 +132,7 @@ impl LivePrefix {
             names: Mutex::new(Bounded::new(parts.config.names)),
             asked: Mutex::new(Bounded::new(ASKED)),
             flights: Flights::new(),
+            nearby: Nearby::default(),
             listings_started: AtomicU64::new(0),
             heads: AtomicU64::new(0),
         };

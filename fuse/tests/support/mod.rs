@@ -15,7 +15,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
-use terrace_cache::store::{ListEntry, ObjectMeta, StoreError, StoreErrorKind};
+use terrace_cache::store::{ListEntry, ObjectMeta, StoreError, StoreErrorKind, Stretch};
 use terrace_cache::{ObjectId, Token, Version};
 use terrace_fuse::live::{Clock, Lister};
 use terrace_fuse::namespace::{DirEntry, DirSink, FsError, Ino, Namespace};
@@ -48,6 +48,8 @@ pub(crate) struct FakeStore {
     pub(crate) heads: AtomicU64,
     pub(crate) lists: AtomicU64,
     pub(crate) pages: AtomicU64,
+    /// Requests for many names at once.
+    pub(crate) stretches: AtomicU64,
     /// Yields to other tasks before each answer.
     pub(crate) slow: AtomicBool,
 }
@@ -69,6 +71,7 @@ impl FakeStore {
             heads: AtomicU64::new(0),
             lists: AtomicU64::new(0),
             pages: AtomicU64::new(0),
+            stretches: AtomicU64::new(0),
             slow: AtomicBool::new(false),
         })
     }
@@ -197,6 +200,28 @@ impl Lister for FakeLister {
         })
         .flat_map(stream::iter)
         .boxed()
+    }
+
+    async fn list_after(
+        &self,
+        directory: &str,
+        after: &str,
+    ) -> Result<Option<Stretch>, StoreError> {
+        self.0.stretches.fetch_add(1, Ordering::Relaxed);
+        if self.0.slow.load(Ordering::Relaxed) {
+            tokio::task::yield_now().await;
+        }
+        let failure = self.0.failure.lock().unwrap();
+        if let Some(kind) = failure.or(*self.0.list_failure.lock().unwrap()) {
+            return Err(self.0.error(kind));
+        }
+        let (entries, more) = self.0.level(directory, Some(after));
+        let key = |entry: &ListEntry| match entry {
+            ListEntry::Object(meta) => Some(Arc::clone(&meta.key)),
+            ListEntry::Directory(_) => None,
+        };
+        let reaches = more.map(|_| entries.iter().filter_map(key).max().unwrap_or(after.into()));
+        Ok(Some(Stretch { entries, reaches }))
     }
 
     fn object(&self, meta: &ObjectMeta) -> ObjectId {
