@@ -15,12 +15,15 @@
 
 pub mod blobs;
 pub mod descriptor;
+pub mod discovery;
 pub mod kv;
 pub mod ledger;
 pub mod manifest;
 mod name;
+pub mod schema;
 mod selector;
 mod stream;
+pub mod upstream;
 
 pub use name::{DatasetName, NameError};
 pub use selector::{Selector, TagName, VersionRef};

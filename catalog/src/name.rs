@@ -96,7 +96,7 @@ impl fmt::Debug for DatasetName {
 }
 
 /// Refuses what is not a segment.
-fn check_segment(text: &str) -> Result<(), NameError> {
+pub(crate) fn check_segment(text: &str) -> Result<(), NameError> {
     let alphabet = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     let good = text.len() <= SEGMENT_MAX
         && text.bytes().next().is_some_and(alphabet)

@@ -3,9 +3,9 @@
 use super::commit::LATEST;
 use super::dataset::Dataset;
 use super::key::Table;
-use super::record::{NameRecord, RefRecord, VersionRecord, decode, stored};
+use super::record::{BatchRecord, NameRecord, RefRecord, VersionRecord, decode, stored};
 use super::version::Version;
-use super::{DatasetId, Ledger, LedgerError};
+use super::{BatchId, DatasetId, Ledger, LedgerError};
 use crate::kv::KeyRange;
 use crate::name::DatasetName;
 use crate::selector::{Selector, VersionRef};
@@ -29,6 +29,21 @@ impl Ledger {
             }
         };
         self.version_of(name, id, number).await?.ok_or_else(none)
+    }
+
+    /// The version that a batch has led to, if it has been committed. Errors with `NoDataset`.
+    pub async fn batch_version(
+        &self,
+        name: &DatasetName,
+        batch: &BatchId,
+    ) -> Result<Option<Version>, LedgerError> {
+        let id = self.id_of_name(name).await?;
+        let found = self.kv.get(&self.keys.batch(id, batch.as_str())).await?;
+        let record: Option<BatchRecord> = stored(found.as_ref())?;
+        match record {
+            Some(record) => self.version_of(name, id, record.version).await,
+            None => Ok(None),
+        }
     }
 
     /// The version that `latest`, a tag or a day names.

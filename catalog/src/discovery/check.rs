@@ -1,0 +1,197 @@
+//! Looking into files before they are published: are they whole, what do they hold?
+//!
+//! Parquet files are checked one by one by their footers, which also tell rows, columns and ranges;
+//! other formats by a sample. What a file said is remembered under its identity (path, size, token), so
+//! that a file is read once however often its partition is looked at.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, stream};
+
+use super::manifest_file::join;
+use super::table::Ready;
+use crate::schema::{
+    ColumnRange, FileFormat, Footer, Inferred, Problem, Schema, evolution, infer, read_footer,
+};
+use crate::upstream::{UpFile, Upstream, UpstreamErrorKind};
+
+/// Footers that are read at the same time for one table.
+const AT_ONCE: usize = 16;
+/// Footers that are remembered in each of two generations.
+const REMEMBERED: usize = 20_000;
+/// Files that inference may choose its sample from.
+const CHOICE: usize = 4096;
+
+/// What the files of one partition say.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Checked {
+    /// Rows of each file, in the order of the files.
+    pub(crate) rows: Vec<Option<u64>>,
+    pub(crate) schema: Option<Schema>,
+    pub(crate) ranges: Vec<ColumnRange>,
+}
+
+/// Why a partition cannot be published now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Unfit {
+    /// Not until somebody does something.
+    Refused(String),
+    /// A file has changed or gone while it was read.
+    Moving,
+}
+
+/// The store does not answer: nothing is known.
+#[derive(Clone, Debug)]
+pub(crate) struct Unreachable(pub(crate) String);
+
+type Identity = (Arc<str>, u64, Arc<str>);
+
+/// Footers by the identity of their file; the older generation goes when the newer one is full.
+#[derive(Debug, Default)]
+pub(crate) struct Footers {
+    generations: Mutex<[HashMap<Identity, Arc<Footer>>; 2]>,
+}
+
+impl Footers {
+    fn get(&self, identity: &Identity) -> Option<Arc<Footer>> {
+        let generations = self
+            .generations
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        generations
+            .iter()
+            .find_map(|known| known.get(identity).map(Arc::clone))
+    }
+
+    fn put(&self, identity: Identity, footer: Arc<Footer>) {
+        let mut generations = self
+            .generations
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if generations[0].len() >= REMEMBERED {
+            generations[1] = std::mem::take(&mut generations[0]);
+        }
+        generations[0].insert(identity, footer);
+    }
+
+    async fn read(&self, upstream: &dyn Upstream, file: UpFile) -> Result<Arc<Footer>, Problem> {
+        let identity = (Arc::clone(&file.path), file.size, Arc::clone(&file.token));
+        if let Some(known) = self.get(&identity) {
+            return Ok(known);
+        }
+        let footer = Arc::new(read_footer(upstream, &file).await?);
+        self.put(identity, Arc::clone(&footer));
+        Ok(footer)
+    }
+}
+
+/// The format and, where a sample has to tell, the columns of what is about to be published.
+pub(crate) async fn format_of(
+    upstream: &dyn Upstream,
+    table: &str,
+    ready: &[Ready],
+    told: Option<FileFormat>,
+) -> Result<Inferred, Unreachable> {
+    let files: Vec<UpFile> = ready
+        .iter()
+        .flat_map(|ready| &ready.files)
+        .take(CHOICE)
+        .map(|file| full(table, file))
+        .collect();
+    match infer(upstream, &files, table, told).await {
+        Ok(found) => Ok(found),
+        // A file that changes under inference will be looked at again: no columns for now.
+        Err(Problem::Upstream(error)) if !is_unreachable(error.kind) => Ok(Inferred {
+            format: told.unwrap_or(FileFormat::Files),
+            confidence: crate::schema::Confidence::Guess,
+            schema: None,
+        }),
+        Err(problem) => Err(Unreachable(problem.to_string())),
+    }
+}
+
+/// Checks the files of one partition.
+pub(crate) async fn check(
+    upstream: &dyn Upstream,
+    footers: &Footers,
+    table: &str,
+    ready: &Ready,
+    format: FileFormat,
+) -> Result<Result<Checked, Unfit>, Unreachable> {
+    let by_footer = matches!(format, FileFormat::Parquet | FileFormat::Delta);
+    if !by_footer {
+        let rows = vec![None; ready.files.len()];
+        return Ok(Ok(Checked {
+            rows,
+            ..Checked::default()
+        }));
+    }
+    // Boxed: the compiler cannot name the lifetimes of a stream of borrowing futures.
+    let read: Vec<BoxFuture<'_, _>> = ready
+        .files
+        .iter()
+        .map(|file| footers.read(upstream, full(table, file)).boxed())
+        .collect();
+    let mut read = stream::iter(read).buffered(AT_ONCE);
+    let mut checked = Checked::default();
+    while let Some(found) = read.next().await {
+        match found {
+            Ok(footer) => checked.add(&footer),
+            Err(Problem::Damaged { path, reason }) => {
+                let name = path.rsplit('/').next().unwrap_or(&path);
+                return Ok(Err(Unfit::Refused(format!("{name}: {reason}"))));
+            }
+            Err(Problem::Upstream(error)) if is_unreachable(error.kind) => {
+                return Err(Unreachable(error.to_string()));
+            }
+            Err(Problem::Upstream(error)) if error.kind == UpstreamErrorKind::Denied => {
+                return Ok(Err(Unfit::Refused(error.to_string())));
+            }
+            Err(Problem::Upstream(_)) => return Ok(Err(Unfit::Moving)),
+        }
+    }
+    Ok(Ok(checked))
+}
+
+impl Checked {
+    fn add(&mut self, footer: &Footer) {
+        let first = self.rows.is_empty();
+        self.rows.push(Some(footer.rows));
+        self.schema = Some(match self.schema.take() {
+            Some(known) => evolution::union(&known, &footer.schema),
+            None => footer.schema.clone(),
+        });
+        if first {
+            self.ranges.clone_from(&footer.ranges);
+            return;
+        }
+        self.ranges.retain_mut(|known| {
+            let other = footer.ranges.iter().find(|other| other.name == known.name);
+            other.map(|other| known.merge(other)).is_some()
+        });
+    }
+
+    /// Rows of all files together, when each tells its own.
+    pub(crate) fn total_rows(&self) -> Option<u64> {
+        self.rows
+            .iter()
+            .try_fold(0u64, |sum, rows| sum.checked_add((*rows)?))
+    }
+}
+
+fn is_unreachable(kind: UpstreamErrorKind) -> bool {
+    matches!(
+        kind,
+        UpstreamErrorKind::Unreachable | UpstreamErrorKind::Throttled
+    )
+}
+
+/// A file with its path below the root.
+pub(crate) fn full(table: &str, file: &UpFile) -> UpFile {
+    UpFile {
+        path: Arc::from(join(table, &file.path)),
+        ..file.clone()
+    }
+}

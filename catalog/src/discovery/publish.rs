@@ -1,0 +1,394 @@
+//! From complete partitions to a version: check, edit the manifest, commit.
+//!
+//! ```text
+//! ready partitions -> footers, columns, policy -> lists of files and manifest under their digests
+//!                  -> one transaction: head is still the one that was read -> version
+//! ```
+//!
+//! Everything before the transaction leaves garbage at most. A partition that turns out unfit is left
+//! out, with its reason; the others go on. Calls may be dropped at any point.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::check::{self, Checked, Footers, Unfit, Unreachable};
+use super::completeness::{Expect, Missing, rows_missing};
+use super::fingerprint::Fingerprint;
+use super::layout::Values;
+use super::settings::Settings;
+use super::table::{NOTE_FINGERPRINT, NOTE_MARKER, NOTE_PROOF, NOTE_RANGES, Published, Ready};
+use crate::blobs::BlobId;
+use crate::descriptor::Descriptor;
+use crate::ledger::{BatchId, Commit, CommitError, Committed, Ledger, LedgerError};
+use crate::manifest::{FileEntry, Header, Manifest, ManifestEdit, ManifestError};
+use crate::schema::evolution::{self, Policy};
+use crate::schema::{ColumnRange, Confidence, FileFormat, Inferred, Schema};
+use crate::upstream::{UpFile, Upstream};
+
+/// Longest note with ranges, bytes: the manifest takes 4096.
+const RANGES_MAX: usize = 4000;
+/// Name of the header's note about how sure the format is.
+const NOTE_CONFIDENCE: &str = "confidence";
+
+/// Where a table is and what applies to it.
+#[derive(Debug)]
+pub(crate) struct Target<'a> {
+    pub(crate) ledger: &'a Ledger,
+    pub(crate) upstream: &'a dyn Upstream,
+    pub(crate) footers: &'a Footers,
+    /// Below the root.
+    pub(crate) directory: &'a str,
+    /// The same as a URL.
+    pub(crate) location: String,
+    pub(crate) descriptor: &'a Descriptor,
+    pub(crate) settings: &'a Settings,
+}
+
+/// What shall become of a table.
+#[derive(Debug, Default)]
+pub(crate) struct Plan {
+    pub(crate) ready: Vec<Ready>,
+    pub(crate) removed: Vec<Arc<str>>,
+    /// Every published partition that is not ready goes.
+    pub(crate) replace_table: bool,
+    pub(crate) cause: String,
+    pub(crate) batch: Option<BatchId>,
+    pub(crate) source_seq: Vec<(Arc<str>, u64)>,
+    /// Promised rows, checked once the files have been looked into.
+    pub(crate) expect: Option<Expect>,
+    /// What a table's log says about its columns.
+    pub(crate) schema: Option<Schema>,
+    /// What a table's log says about its format.
+    pub(crate) format: Option<FileFormat>,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub(crate) struct Done {
+    /// None: nothing was left to publish.
+    pub(crate) version: Option<Committed>,
+    pub(crate) unfit: Vec<(Arc<str>, Unfit)>,
+    /// Changes of columns that were published all the same.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Why nothing was published.
+#[derive(Debug)]
+pub(crate) enum PublishError {
+    Unreachable(String),
+    /// Somebody else has committed: look again.
+    Conflict,
+    Stale(CommitError),
+    NotMet(Vec<Missing>),
+    Ledger(LedgerError),
+}
+
+impl From<Unreachable> for PublishError {
+    fn from(error: Unreachable) -> Self {
+        Self::Unreachable(error.0)
+    }
+}
+
+impl From<LedgerError> for PublishError {
+    fn from(error: LedgerError) -> Self {
+        Self::Ledger(error)
+    }
+}
+
+impl From<ManifestError> for PublishError {
+    fn from(error: ManifestError) -> Self {
+        Self::Ledger(error.into())
+    }
+}
+
+/// Makes a version of a plan. See the module text.
+pub(crate) async fn publish(
+    target: &Target<'_>,
+    published: &Published,
+    mut plan: Plan,
+) -> Result<Done, PublishError> {
+    let header = published.manifest.as_ref().map(Manifest::header);
+    let inferred = format(target, header, &plan).await?;
+    let (checked, mut unfit) = check_all(target, &mut plan, inferred.format).await?;
+    let judged = columns(target, header, &plan, &checked, &inferred);
+    let (schema, warnings) = match judged {
+        Ok(judged) => judged,
+        Err(reason) => {
+            let refused = plan
+                .ready
+                .drain(..)
+                .map(|ready| (ready.partition, Unfit::Refused(reason.clone())));
+            unfit.extend(refused);
+            return Ok(Done {
+                version: None,
+                unfit,
+                warnings: Vec::new(),
+            });
+        }
+    };
+    if plan.batch.is_some() && !unfit.is_empty() {
+        return Ok(Done {
+            version: None,
+            unfit,
+            warnings,
+        });
+    }
+    if let Some(expect) = &plan.expect {
+        let rows = checked
+            .iter()
+            .try_fold(0u64, |sum, checked| sum.checked_add(checked.total_rows()?));
+        if let Some(missing) = rows_missing(expect, rows) {
+            return Err(PublishError::NotMet(vec![missing]));
+        }
+    }
+    let nothing = plan.ready.is_empty() && plan.removed.is_empty() && !plan.replace_table;
+    if nothing && plan.batch.is_none() {
+        return Ok(Done {
+            version: None,
+            unfit,
+            warnings,
+        });
+    }
+    let summary = summary(&plan, published);
+    let manifest = write(target, published, &plan, &checked, &inferred, schema).await?;
+    register(target).await?;
+    let commit = Commit {
+        dataset: target.descriptor.name.clone(),
+        expected_head: published.version,
+        manifest,
+        batch: plan.batch,
+        source_seq: plan.source_seq,
+        cause: plan.cause,
+        summary,
+    };
+    match target.ledger.commit(commit).await {
+        Ok(version) => Ok(Done {
+            version: Some(version),
+            unfit,
+            warnings,
+        }),
+        Err(CommitError::Conflict { .. }) => Err(PublishError::Conflict),
+        Err(error @ CommitError::Stale { .. }) => Err(PublishError::Stale(error)),
+        Err(CommitError::Ledger(error)) => Err(PublishError::Ledger(error)),
+    }
+}
+
+/// Writes the manifest of a plan; everything that it names is durable afterwards.
+async fn write(
+    target: &Target<'_>,
+    published: &Published,
+    plan: &Plan,
+    checked: &[Checked],
+    inferred: &Inferred,
+    schema: Option<Schema>,
+) -> Result<BlobId, PublishError> {
+    let mut edit = match &published.manifest {
+        Some(manifest) => ManifestEdit::from(manifest),
+        None => ManifestEdit::new(target.ledger.blobs(), Header::default()),
+    };
+    write_header(edit.header_mut(), target, inferred, schema, plan);
+    if plan.replace_table {
+        edit.clear();
+    }
+    for partition in &plan.removed {
+        edit.remove_partition(partition);
+    }
+    for (ready, checked) in plan.ready.iter().zip(checked) {
+        put(&mut edit, ready, checked).await?;
+    }
+    Ok(edit.finish().await?)
+}
+
+/// The format: a person's word, the log's, that of the version before, or what the files look like.
+async fn format(
+    target: &Target<'_>,
+    header: Option<&Header>,
+    plan: &Plan,
+) -> Result<Inferred, Unreachable> {
+    let told = target.settings.told.or(plan.format);
+    let before = header.and_then(|header| {
+        serde_json::from_value::<FileFormat>(serde_json::Value::String(header.format.to_string()))
+            .ok()
+    });
+    let known = told.or(before.filter(|format| *format != FileFormat::Files));
+    // Footers tell everything about these; a sample would only be read twice.
+    if let Some(format @ (FileFormat::Parquet | FileFormat::Delta)) = known {
+        let confidence = match target.settings.told {
+            Some(_) => Confidence::Told,
+            None => Confidence::Certain,
+        };
+        return Ok(Inferred {
+            format,
+            confidence,
+            schema: None,
+        });
+    }
+    let mut found = check::format_of(target.upstream, target.directory, &plan.ready, known).await?;
+    // The version before is no person's word.
+    if target.settings.told.is_none() && known.is_some() {
+        found.confidence = Confidence::Likely;
+    }
+    Ok(found)
+}
+
+type Unfits = Vec<(Arc<str>, Unfit)>;
+
+/// Checks every ready partition; unfit ones leave the plan.
+async fn check_all(
+    target: &Target<'_>,
+    plan: &mut Plan,
+    format: FileFormat,
+) -> Result<(Vec<Checked>, Unfits), Unreachable> {
+    let (mut checked, mut unfit, mut fit) = (Vec::new(), Vec::new(), Vec::new());
+    for ready in plan.ready.drain(..) {
+        match check::check(
+            target.upstream,
+            target.footers,
+            target.directory,
+            &ready,
+            format,
+        )
+        .await?
+        {
+            Ok(found) => {
+                checked.push(found);
+                fit.push(ready);
+            }
+            Err(why) => unfit.push((ready.partition, why)),
+        }
+    }
+    plan.ready = fit;
+    Ok((checked, unfit))
+}
+
+/// The columns of the new version and what changed against the policy; Err is the reason of a refusal.
+fn columns(
+    target: &Target<'_>,
+    header: Option<&Header>,
+    plan: &Plan,
+    checked: &[Checked],
+    inferred: &Inferred,
+) -> Result<(Option<Schema>, Vec<String>), String> {
+    let old = header.and_then(|header| Schema::from_text(header.schema.as_deref()?));
+    let of_files = checked.iter().filter_map(|checked| checked.schema.clone());
+    let new = plan
+        .schema
+        .clone()
+        .or_else(|| of_files.reduce(|one, other| evolution::union(&one, &other)))
+        .or_else(|| inferred.schema.clone());
+    let (Some(old), Some(new)) = (&old, &new) else {
+        return Ok((new.or(old), Vec::new()));
+    };
+    let incompatible: Vec<String> = evolution::changes(old, new)
+        .iter()
+        .filter(|change| !change.is_compatible())
+        .map(ToString::to_string)
+        .collect();
+    if target.settings.evolution == Policy::Refuse && !incompatible.is_empty() {
+        return Err(format!("the columns changed: {}", incompatible.join(", ")));
+    }
+    let merged = match plan.replace_table || plan.schema.is_some() {
+        true => new.clone(),
+        false => evolution::union(old, new),
+    };
+    Ok((Some(merged), incompatible))
+}
+
+fn write_header(
+    header: &mut Header,
+    target: &Target<'_>,
+    inferred: &Inferred,
+    schema: Option<Schema>,
+    plan: &Plan,
+) {
+    header.location = target.location.as_str().into();
+    header.format = inferred.format.as_str().into();
+    header.schema = schema.map(|schema| schema.to_text().into());
+    if let Some(ready) = plan.ready.first() {
+        let text: Arc<str> = Arc::from("string");
+        let column =
+            |(name, _): &(Arc<str>, Option<Arc<str>>)| (Arc::clone(name), Arc::clone(&text));
+        header.columns = ready.values.iter().map(column).collect();
+    }
+    let confidence = serde_json::to_value(inferred.confidence).ok();
+    if let Some(confidence) = confidence.as_ref().and_then(|value| value.as_str()) {
+        header.notes.retain(|(name, _)| &**name != NOTE_CONFIDENCE);
+        header
+            .notes
+            .push((NOTE_CONFIDENCE.into(), confidence.into()));
+        header.notes.sort();
+    }
+}
+
+async fn put(edit: &mut ManifestEdit, ready: &Ready, checked: &Checked) -> Result<(), LedgerError> {
+    let entry = |(file, rows): (&UpFile, &Option<u64>)| FileEntry {
+        path: Arc::clone(&file.path),
+        size: file.size,
+        mtime_ms: file.mtime_ms,
+        token: Arc::clone(&file.token),
+        rows: *rows,
+        checksum: None,
+    };
+    let files = ready.files.iter().zip(&checked.rows);
+    let entries: Vec<FileEntry> = files.map(entry).collect();
+    let files = edit.store_files(&ready.partition, entries).await?;
+    let mut notes: BTreeMap<Arc<str>, Arc<str>> = BTreeMap::new();
+    let fingerprint = Fingerprint::of(&ready.files).to_text();
+    notes.insert(NOTE_FINGERPRINT.into(), fingerprint.into());
+    if let Some(marker) = ready.marker_ms {
+        notes.insert(NOTE_MARKER.into(), marker.to_string().into());
+    }
+    if let Some(proof) = serde_json::to_value(ready.proof)
+        .ok()
+        .as_ref()
+        .and_then(|proof| proof.as_str())
+    {
+        notes.insert(NOTE_PROOF.into(), proof.into());
+    }
+    if let Some(ranges) = ranges_note(&checked.ranges) {
+        notes.insert(NOTE_RANGES.into(), ranges.into());
+    }
+    let values: Values = ready.values.clone();
+    Ok(edit.set_partition(&ready.partition, values, notes, files)?)
+}
+
+/// The ranges of as many leading columns as a note can hold.
+fn ranges_note(ranges: &[ColumnRange]) -> Option<String> {
+    let mut kept: Vec<&ColumnRange> = ranges
+        .iter()
+        .filter(|range| range.min.is_some() || range.max.is_some() || range.nulls.is_some())
+        .collect();
+    loop {
+        if kept.is_empty() {
+            return None;
+        }
+        let text = serde_json::to_string(&kept).ok()?;
+        if text.len() <= RANGES_MAX {
+            return Some(text);
+        }
+        kept.truncate(kept.len() * RANGES_MAX / text.len());
+    }
+}
+
+fn summary(plan: &Plan, published: &Published) -> BTreeMap<String, String> {
+    let known = |ready: &&Ready| published.partitions.contains_key(&ready.partition);
+    let changed = plan.ready.iter().filter(known).count();
+    let mut summary = BTreeMap::new();
+    let mut count = |name: &str, count: usize| {
+        if count > 0 {
+            summary.insert(name.to_owned(), count.to_string());
+        }
+    };
+    count("partitions_added", plan.ready.len() - changed);
+    count("partitions_changed", changed);
+    count("partitions_removed", plan.removed.len());
+    summary
+}
+
+/// Makes sure that the dataset exists. A dataset of another source keeps its name.
+async fn register(target: &Target<'_>) -> Result<(), LedgerError> {
+    match target.ledger.create(target.descriptor.clone()).await {
+        Ok(_) | Err(LedgerError::Exists(_)) => Ok(()),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,101 @@
+//! Footers of Parquet files, read lazily: one ranged read of the file's end, rarely two.
+//!
+//! ```text
+//! file = "PAR1" ... footer  length of the footer (u32 LE)  "PAR1"
+//! ```
+//!
+//! Written here and not taken from the `parquet` crate: even without features that crate costs every
+//! build minutes (docs/decisions/0002-dependencies.md), and this needs a dozen fields of the footer.
+//! They come from the format's specification (`parquet.thrift`); real writers are held against this
+//! reader in the tests.
+
+mod columns;
+mod footer;
+mod thrift;
+
+use super::Problem;
+use super::types::{ColumnRange, Schema};
+use crate::upstream::{UpFile, Upstream};
+
+/// The first read of a file's end: holds the footer of nearly every file.
+const TAIL: u64 = 64 << 10;
+/// Longest footer that is read.
+const FOOTER_MAX: u64 = 64 << 20;
+
+/// What a Parquet file says about itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Footer {
+    /// Its columns.
+    pub schema: Schema,
+    /// Its rows.
+    pub rows: u64,
+    /// Ranges of its columns, over all row groups.
+    pub ranges: Vec<ColumnRange>,
+}
+
+/// Reads the footer of a file. `Damaged` for whatever is not a complete Parquet file.
+pub async fn read_footer(upstream: &dyn Upstream, file: &UpFile) -> Result<Footer, Problem> {
+    let damaged = |reason: &str| Problem::damaged(&file.path, reason);
+    if file.size < 12 {
+        return Err(damaged("too short for a Parquet file"));
+    }
+    let start = file.size.saturating_sub(TAIL);
+    let tail = upstream.read(file, start..file.size).await?;
+    let Some((rest, end)) = tail.split_last_chunk::<8>() else {
+        return Err(damaged("the store sent too few bytes"));
+    };
+    match &end[4..] {
+        b"PAR1" => {}
+        b"PARE" => return Err(damaged("its footer is encrypted")),
+        _ => {
+            return Err(damaged(
+                "does not end as a Parquet file does: incomplete or damaged",
+            ));
+        }
+    }
+    let length = u64::from(u32::from_le_bytes([end[0], end[1], end[2], end[3]]));
+    if length + 12 > file.size || length > FOOTER_MAX {
+        return Err(damaged("its footer has an impossible length"));
+    }
+    let parsed = match rest.len().checked_sub(length as usize) {
+        Some(at) => footer::parse(&rest[at..]),
+        None => {
+            let end = file.size - 8;
+            let whole = upstream.read(file, end - length..end).await?;
+            footer::parse(&whole)
+        }
+    };
+    let meta = parsed.map_err(|_| damaged("its footer cannot be read"))?;
+    let rows = u64::try_from(meta.rows).map_err(|_| damaged("its footer cannot be read"))?;
+    let schema = columns::schema(&meta.elements)
+        .ok_or_else(|| damaged("the columns in its footer contradict each other"))?;
+    Ok(Footer {
+        schema,
+        rows,
+        ranges: meta.ranges,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        // A footer comes from whoever can write to the store: no bytes may panic or blow up.
+        #[test]
+        fn any_footer_is_answered(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            if let Ok(meta) = footer::parse(&bytes) {
+                let _ = columns::schema(&meta.elements);
+            }
+        }
+    }
+
+    // Nesting without end would overflow the stack of the process that reads it.
+    #[test]
+    fn nesting_has_an_end() {
+        assert!(footer::parse(&vec![0x1c; 1 << 20]).is_err());
+        assert!(footer::parse(&vec![0x19; 1 << 20]).is_err());
+    }
+}

@@ -1,0 +1,11 @@
+//! Discovery over real directories: what sync systems do to them, and what may go wrong.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod batches;
+mod faults;
+mod formats;
+mod life;
+mod store;
+mod world;
+mod writers;
