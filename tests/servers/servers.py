@@ -30,8 +30,9 @@ from postgres import Postgres
 from s3 import S3
 from shared import Shared
 from support import Run, Unavailable
+from writers import Writers
 
-SERVERS = (S3, Hdfs, Postgres, Shared)
+SERVERS = (S3, Hdfs, Postgres, Shared, Writers)
 
 
 def run_directory() -> Path:
