@@ -27,6 +27,9 @@ pub struct HotConfig {
     pub scrub_bytes_per_second: u64,
     /// The background scrub leaves objects alone that were verified since. Default: 24 h.
     pub scrub_min_age: Duration,
+    /// How long after an unclean end the search for files without a record waits, so that it does
+    /// not compete with the applications that wait for the new process. Default: 2 s.
+    pub sweep_after: Duration,
     /// How often a tier that is not healthy is probed. Default: 500 ms.
     pub probe_interval: Duration,
     /// What tells one boot of the machine from another. Default: `None`, the kernel's boot id.
@@ -47,6 +50,7 @@ impl HotConfig {
             checkpoint_interval: Duration::from_secs(5),
             scrub_bytes_per_second: 8 << 20,
             scrub_min_age: Duration::from_secs(24 * 3600),
+            sweep_after: Duration::from_secs(2),
             probe_interval: Duration::from_millis(500),
             boot_id: None,
         }

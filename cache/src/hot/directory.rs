@@ -14,6 +14,8 @@
 //! a late unlink of an old name cannot hit a new file, and a file that is somebody's backing is
 //! never reopened for writing.
 
+use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -45,9 +47,7 @@ impl Directory {
         let objects = root.join("objects");
         create_directory(&objects)?;
         create_directory(&root.join("quarantine"))?;
-        for shard in 0..=255u8 {
-            create_directory(&objects.join(format!("{shard:02x}")))?;
-        }
+        create_shards(&objects)?;
         let handle = File::open(root).map_err(|e| HotError::io("open directory", root, &e))?;
         Ok(Self {
             root: root.to_owned(),
@@ -140,6 +140,23 @@ fn create_directory(path: &Path) -> Result<(), HotError> {
     builder
         .create(path)
         .map_err(|e| HotError::io("create directory", path, &e))
+}
+
+/// Creates those of the 256 directories that are missing. They are listed, not tried one by one:
+/// that is a system call instead of 512 while applications wait for a worker.
+fn create_shards(objects: &Path) -> Result<(), HotError> {
+    let fail = |e: &std::io::Error| HotError::io("list directory", objects, e);
+    let mut names = HashSet::new();
+    for entry in std::fs::read_dir(objects).map_err(|e| fail(&e))? {
+        names.insert(entry.map_err(|e| fail(&e))?.file_name());
+    }
+    for shard in 0..=255u8 {
+        let name = format!("{shard:02x}");
+        if !names.contains(OsStr::new(&name)) {
+            create_directory(&objects.join(name))?;
+        }
+    }
+    Ok(())
 }
 
 fn lock(path: &Path) -> Result<Flock<File>, HotError> {

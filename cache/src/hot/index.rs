@@ -26,6 +26,12 @@ const MARKS: &str = "marks";
 const PINS: &str = "pins";
 const TRUST_KEY: &[u8] = b"trust";
 
+/// An option that only the text form of the options names.
+const NO_FLUSH: &str = "avoid_flush_during_recovery=true";
+
+/// Bytes of log that an open may have to replay: some 25,000 records.
+const LOG_LIMIT: u64 = 4 << 20;
+
 /// One change of the index; a slice of them is applied atomically.
 #[derive(Debug)]
 pub(super) enum Change {
@@ -162,6 +168,16 @@ impl Index {
         Ok(bytes.and_then(|bytes| Trust::decode(&bytes)))
     }
 
+    /// About how many objects there are, without counting them.
+    pub(super) fn estimated_objects(&self) -> usize {
+        let estimate = self.with("read index", |db| {
+            let name = rocksdb::properties::ESTIMATE_NUM_KEYS;
+            db.property_int_value_cf(family(db, OBJECTS), name)
+        });
+        let estimate = estimate.ok().flatten().unwrap_or(0);
+        usize::try_from(estimate).unwrap_or(usize::MAX)
+    }
+
     /// Calls `visit` for each object whose digest begins with a byte in `first..=last`, in order.
     /// `None` stands for a record that cannot be believed.
     pub(super) fn scan(
@@ -230,7 +246,10 @@ fn family<'a>(db: &'a DB, name: &str) -> &'a rocksdb::ColumnFamily {
 }
 
 fn open(path: &Path) -> Result<DB, rocksdb::Error> {
-    let mut options = Options::default();
+    // What the log holds is replayed into memory at every open and need not become a file each time:
+    // applications wait for the next worker. So the log is kept short, too.
+    let mut options = Options::default().get_options_from_string(NO_FLUSH)?;
+    options.set_max_total_wal_size(LOG_LIMIT);
     options.create_if_missing(true);
     options.create_missing_column_families(true);
     options.set_max_open_files(64);
@@ -238,7 +257,6 @@ fn open(path: &Path) -> Result<DB, rocksdb::Error> {
     // a few files takes, while applications wait for the next worker.
     options.set_max_file_opening_threads(1);
     options.set_max_background_jobs(2);
-    options.set_max_total_wal_size(16 << 20);
     options.set_keep_log_file_num(2);
     options.set_max_log_file_size(1 << 20);
     options.set_log_level(LogLevel::Warn);

@@ -1,7 +1,7 @@
 //! Opening: lock, index, the table in memory, the policy's order, the sweep.
 //!
 //! The index is read once, by two threads (records are sorted by digest, so each takes half of the
-//! key space). No data file is touched: whether a file is what its record says is found out when
+//! key space); then one builds the table while the other tells the policy. No data file is touched: whether a file is what its record says is found out when
 //! the object is opened.
 
 use std::collections::{HashMap, HashSet};
@@ -14,13 +14,16 @@ use super::directory::{self, Directory};
 use super::error::HotError;
 use super::index::{Change, Index};
 use super::pool::{Pool, PoolThreads};
-use super::record::{Head, Marks, Trust};
+use super::record::{Head, Marks, Pins, Trust};
 use super::shared::{Parts, Shared};
 use super::stats::add;
 use super::sys::now_seconds;
 use super::table::{Entry, Table};
 use crate::identity::{DatasetKey, Digest};
-use crate::policy::Policy;
+use crate::policy::{Policy, Resident};
+
+/// Most objects that room is made for before the first record is read.
+const ROOM_MAX: usize = 1 << 24;
 
 /// What one pass over a part of the index found.
 #[derive(Default)]
@@ -34,6 +37,15 @@ struct Found {
 }
 
 impl Found {
+    /// Room for about `objects`; what is never written takes no memory.
+    fn with_room(objects: usize) -> Self {
+        Self {
+            entries: Vec::with_capacity(objects),
+            datasets: Vec::with_capacity(objects),
+            ..Self::default()
+        }
+    }
+
     fn visit(&mut self, digest: Digest, record: Option<Head<'_>>, marks: Marks) {
         let Some(record) = record else {
             self.damaged.push(digest);
@@ -58,6 +70,19 @@ impl Found {
         self.numbers.insert(name.to_owned(), number);
         number
     }
+
+    /// Takes what a pass over another part found.
+    fn append(&mut self, mut other: Self) {
+        self.entries.append(&mut other.entries);
+        let numbers: Vec<u32> = other
+            .names
+            .iter()
+            .map(|name| self.number(&name.0))
+            .collect();
+        let renumbered = other.datasets.iter().map(|old| numbers[*old as usize]);
+        self.datasets.extend(renumbered);
+        self.damaged.append(&mut other.damaged);
+    }
 }
 
 /// Opens the directory. The sweep is due when the second value says so.
@@ -73,8 +98,18 @@ pub(super) fn open(
     };
     let last = index.trust()?;
     let trust = Trust::at_start(last, boot, now_seconds());
-    let catalogue = read_index(&index, policy.as_mut())?;
-    index.apply(&[Change::Trust(trust)], true)?;
+    let found = read_index(&index)?;
+    // Only the number of starts changes from one process of a boot to the next, and nothing but the
+    // page cache has to remember it: incarnations of a boot that lost it are skipped one by one.
+    let sync = last.is_none_or(|last| {
+        Trust {
+            starts: trust.starts,
+            ..last
+        } != trust
+    });
+    index.apply(&[Change::Trust(trust)], sync)?;
+    let pins = index.pins()?.into_iter().collect();
+    let catalogue = build(found, pins, policy.as_mut());
     let (pool, threads) = Pool::start("hot-io", config.io_threads)
         .map_err(|e| HotError::io("start threads", &directory.root, &e))?;
     let sweep = set_aside || last.is_some_and(|last| !last.clean);
@@ -90,54 +125,70 @@ pub(super) fn open(
     Ok((Arc::new(shared), threads, sweep))
 }
 
-fn read_index(index: &Index, policy: &mut dyn Policy) -> Result<Catalogue, HotError> {
-    let read = |first, last| {
-        let mut found = Found::default();
+fn read_index(index: &Index) -> Result<Found, HotError> {
+    let objects = index.estimated_objects().min(ROOM_MAX);
+    let read = |first, last, room| {
+        let mut found = Found::with_room(room);
         index.scan(first, last, |digest, record, marks| {
             found.visit(digest, record, marks)
         })?;
         Ok::<_, HotError>(found)
     };
     let (low, high) = std::thread::scope(|scope| {
-        let low = scope.spawn(|| read(0, 127));
-        let high = read(128, 255);
-        (low.join(), high)
+        let high = scope.spawn(|| read(128, 255, objects / 2));
+        let low = read(0, 127, objects);
+        (low, high.join())
     });
-    let mut found = match low {
-        Ok(low) => [low?, high?],
+    let mut found = low?;
+    match high {
+        Ok(high) => found.append(high?),
         Err(panic) => std::panic::resume_unwind(panic),
-    };
-    let damaged: Vec<Change> = found
-        .iter_mut()
-        .flat_map(|part| part.damaged.drain(..))
-        .map(Change::Remove)
-        .collect();
+    }
+    let damaged: Vec<Change> = found.damaged.drain(..).map(Change::Remove).collect();
     if !damaged.is_empty() {
         tracing::warn!(count = damaged.len(), "damaged index records are dropped");
         index.apply(&damaged, false)?;
     }
-    tell_policy(&found, policy);
-    let [low, high] = found;
-    let mut entries = low.entries;
-    entries.extend(high.entries);
-    let pins = index.pins()?.into_iter().collect();
-    Ok(Catalogue::new(Table::new(entries), pins))
+    Ok(found)
+}
+
+/// The table, while the policy learns what is there.
+fn build(found: Found, pins: HashMap<Digest, Pins>, policy: &mut dyn Policy) -> Catalogue {
+    let Found {
+        entries,
+        datasets,
+        names,
+        ..
+    } = found;
+    let slots = std::thread::scope(|scope| {
+        let slots = scope.spawn(|| Table::slots(&entries));
+        tell_policy(&entries, &datasets, &names, policy);
+        slots.join()
+    });
+    match slots {
+        Ok(slots) => Catalogue::new(Table::with_slots(entries, slots), pins),
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
 }
 
 /// Hands everything to the policy, least recently used first.
-fn tell_policy(found: &[Found; 2], policy: &mut dyn Policy) {
-    let mut order: Vec<(u32, u32, u8)> = Vec::new();
-    for (part, found) in found.iter().enumerate() {
-        let entries = found.entries.iter().enumerate();
-        order.extend(entries.map(|(index, entry)| (entry.used_at, index as u32, part as u8)));
-    }
+fn tell_policy(entries: &[Entry], datasets: &[u32], names: &[DatasetKey], policy: &mut dyn Policy) {
+    // Both numbers in one word sort several times faster than a pair.
+    let numbered = entries.iter().enumerate();
+    let mut order: Vec<u64> = numbered
+        .map(|(index, entry)| u64::from(entry.used_at) << 32 | index as u64)
+        .collect();
     order.sort_unstable();
-    for (_, index, part) in order {
-        let part = &found[usize::from(part)];
-        let entry = &part.entries[index as usize];
-        let dataset = &part.names[part.datasets[index as usize] as usize];
-        policy.inserted(dataset, entry.digest, entry.charged());
-    }
+    let mut residents = order.iter().map(|word| {
+        let index = (word & u64::from(u32::MAX)) as usize;
+        let entry = &entries[index];
+        Resident {
+            dataset: datasets[index] as usize,
+            digest: entry.digest,
+            size: entry.charged(),
+        }
+    });
+    policy.restored(names, &mut residents);
 }
 
 fn boot_id(directory: &Directory) -> Result<[u8; 16], HotError> {

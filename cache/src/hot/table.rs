@@ -68,13 +68,22 @@ pub(super) struct Table {
 }
 
 impl Table {
-    pub(super) fn new(entries: Vec<Entry>) -> Self {
-        let mut table = Self {
-            entries,
-            slots: Vec::new(),
-        };
-        table.rebuild();
-        table
+    /// A table of `entries` whose [`Table::slots`] were made before.
+    pub(super) fn with_slots(entries: Vec<Entry>, slots: Vec<u32>) -> Self {
+        Self { entries, slots }
+    }
+
+    /// The slots by which `entries` are found.
+    pub(super) fn slots(entries: &[Entry]) -> Vec<u32> {
+        let wanted = (entries.len() + 1) * 8 / 7 + 1;
+        let mut slots = vec![EMPTY; wanted.next_power_of_two().max(64)];
+        for (index, entry) in entries.iter().enumerate() {
+            // A digest that occurs twice keeps its first entry only.
+            if let Err(slot) = find(entries, &slots, &entry.digest) {
+                slots[slot] = index as u32;
+            }
+        }
+        slots
     }
 
     pub(super) fn len(&self) -> usize {
@@ -103,7 +112,7 @@ impl Table {
     /// Adds or replaces an entry.
     pub(super) fn insert(&mut self, entry: Entry) {
         if (self.entries.len() + 1) * 8 > self.slots.len() * 7 {
-            self.rebuild();
+            self.slots = Self::slots(&self.entries);
         }
         match self.find(&entry.digest) {
             Ok(slot) => self.entries[self.slots[slot] as usize] = entry,
@@ -137,7 +146,7 @@ impl Table {
             if index == EMPTY {
                 break;
             }
-            let home = self.home(&self.entries[index as usize].digest);
+            let home = home(&self.slots, &self.entries[index as usize].digest);
             let distance = next.wrapping_sub(home) & mask;
             if distance >= (next.wrapping_sub(slot) & mask) {
                 self.slots[slot] = index;
@@ -147,31 +156,24 @@ impl Table {
         self.slots[slot] = EMPTY;
     }
 
-    fn home(&self, digest: &Digest) -> usize {
-        let prefix = digest.0.first_chunk::<8>().expect("a digest has 32 bytes");
-        u64::from_le_bytes(*prefix) as usize & (self.slots.len() - 1)
-    }
-
     /// The slot of `digest`, or the empty slot where it belongs.
     fn find(&self, digest: &Digest) -> Result<usize, usize> {
-        let mut slot = self.home(digest);
-        loop {
-            match self.slots[slot] {
-                EMPTY => return Err(slot),
-                index if self.entries[index as usize].digest == *digest => return Ok(slot),
-                _ => slot = (slot + 1) & (self.slots.len() - 1),
-            }
-        }
+        find(&self.entries, &self.slots, digest)
     }
+}
 
-    fn rebuild(&mut self) {
-        let wanted = (self.entries.len() + 1) * 8 / 7 + 1;
-        self.slots = vec![EMPTY; wanted.next_power_of_two().max(64)];
-        for index in 0..self.entries.len() {
-            // A digest that occurs twice keeps its first entry only.
-            if let Err(slot) = self.find(&self.entries[index].digest) {
-                self.slots[slot] = index as u32;
-            }
+fn home(slots: &[u32], digest: &Digest) -> usize {
+    let prefix = digest.0.first_chunk::<8>().expect("a digest has 32 bytes");
+    u64::from_le_bytes(*prefix) as usize & (slots.len() - 1)
+}
+
+fn find(entries: &[Entry], slots: &[u32], digest: &Digest) -> Result<usize, usize> {
+    let mut slot = home(slots, digest);
+    loop {
+        match slots[slot] {
+            EMPTY => return Err(slot),
+            index if entries[index as usize].digest == *digest => return Ok(slot),
+            _ => slot = (slot + 1) & (slots.len() - 1),
         }
     }
 }
@@ -189,7 +191,7 @@ mod tests {
     #[test]
     fn behaves_like_a_map_under_random_changes() {
         let mut random = SmallRng::seed_from_u64(7);
-        let mut table = Table::new(Vec::new());
+        let mut table = Table::with_slots(Vec::new(), Table::slots(&[]));
         let mut model: HashMap<Digest, u64> = HashMap::new();
         for step in 0..200_000u64 {
             // Few distinct home slots, so that runs collide and wrap around.

@@ -59,7 +59,7 @@ impl HotTier {
         let sync = spawn("hot-sync", move || syncing.sync_loop()).map_err(fail)?;
         let sweeping = Arc::clone(&shared);
         let sweep = spawn("hot-sweep", move || {
-            if sweep {
+            if sweep && !sweeping.quiet.wait(sweeping.config.sweep_after) {
                 sweeping.sweep();
             }
         });

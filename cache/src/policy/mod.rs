@@ -40,6 +40,17 @@ pub struct Access<'a> {
     pub resident: bool,
 }
 
+/// An object that is there when the tier opens.
+#[derive(Clone, Copy, Debug)]
+pub struct Resident {
+    /// Its dataset, by position in the list that comes with it.
+    pub dataset: usize,
+    /// The object.
+    pub digest: Digest,
+    /// Bytes it takes.
+    pub size: u64,
+}
+
 /// What to do with the bytes of an object that is not resident.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
@@ -55,8 +66,22 @@ pub trait Policy: Send + Debug {
     fn open(&mut self, access: &Access<'_>) -> Admission;
 
     /// `digest` of `size` bytes is resident now. Called again for a known digest when its
-    /// size changes. At start it is called once per object, least recently used first.
+    /// size changes.
     fn inserted(&mut self, dataset: &DatasetKey, digest: Digest, size: u64);
+
+    /// Everything that is resident at the start, each object once, least recently used first; called
+    /// at most once and before anything else. A policy that has a quicker way than to insert one by
+    /// one takes it: applications wait for it.
+    fn restored(
+        &mut self,
+        datasets: &[DatasetKey],
+        residents: &mut dyn ExactSizeIterator<Item = Resident>,
+    ) {
+        for resident in residents {
+            let dataset = &datasets[resident.dataset];
+            self.inserted(dataset, resident.digest, resident.size);
+        }
+    }
 
     /// `digest` is not resident any more, for whatever reason.
     fn removed(&mut self, digest: &Digest);

@@ -81,6 +81,14 @@ impl Residents {
         }
     }
 
+    /// Makes room for exactly so many more residents.
+    pub(super) fn reserve(&mut self, residents: usize) {
+        self.nodes.reserve_exact(residents);
+        let nodes = &self.nodes;
+        self.index
+            .reserve(residents, |id| key(&nodes[*id as usize].digest));
+    }
+
     /// Bytes of all residents.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes

@@ -27,6 +27,7 @@ pub(crate) fn config(directory: &Path) -> HotConfig {
         sync_interval: Duration::from_millis(20),
         checkpoint_interval: Duration::from_millis(50),
         scrub_bytes_per_second: 0,
+        sweep_after: Duration::ZERO,
         boot_id: Some([1; 16]),
         ..HotConfig::new(directory.join("hot"))
     }

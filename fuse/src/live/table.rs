@@ -14,8 +14,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, IteratorMode, Options,
-    WriteBatch,
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, IteratorMode, LogLevel,
+    Options, WriteBatch,
 };
 
 use super::bounded::Bounded;
@@ -29,6 +29,8 @@ const FLOOR: &[u8] = b"floor";
 /// Memory of the database per mount: two write buffers of this size and a block cache.
 const WRITE_BUFFER: usize = 8 << 20;
 const BLOCK_CACHE: usize = 16 << 20;
+/// An option that only the text form of the options names.
+const NO_FLUSH: &str = "avoid_flush_during_recovery=true";
 /// Records kept in memory, about 250 bytes each.
 const RECENT: usize = 32 * 1024;
 /// Numbers below the bit that the open-mode machine uses.
@@ -84,32 +86,35 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn options() -> Options {
-    let mut options = Options::default();
+fn options() -> Result<Options, rocksdb::Error> {
+    // What the log holds is replayed into memory at every open and need not become a file each time:
+    // applications wait for the next worker.
+    let mut options = Options::default().get_options_from_string(NO_FLUSH)?;
     options.create_if_missing(true);
     options.create_missing_column_families(true);
     options.set_write_buffer_size(WRITE_BUFFER);
     options.set_max_write_buffer_number(2);
-    options.set_max_total_wal_size(4 * WRITE_BUFFER as u64);
+    options.set_max_total_wal_size(WRITE_BUFFER as u64);
     options.set_max_background_jobs(2);
     options.set_max_open_files(256);
     // The default starts 15 threads at every open: longer than opening a few files takes.
     options.set_max_file_opening_threads(1);
     options.set_keep_log_file_num(2);
     options.set_max_log_file_size(1 << 20);
+    options.set_log_level(LogLevel::Warn);
     let mut table = BlockBasedOptions::default();
     // Most look-ups of a first listing ask for names that are not there.
     table.set_bloom_filter(10.0, false);
     table.set_block_cache(&Cache::new_lru_cache(BLOCK_CACHE));
     table.set_cache_index_and_filter_blocks(true);
     options.set_block_based_table_factory(&table);
-    options
+    Ok(options)
 }
 
 impl InodeTable {
     /// Opens or creates the table in `directory`. One process at a time: a lock tells.
     pub(super) fn open(directory: &Path, now_ns: i64) -> Result<Self, TableError> {
-        let options = options();
+        let options = options()?;
         let families = [INODES, NAMES, rocksdb::DEFAULT_COLUMN_FAMILY_NAME]
             .map(|name| ColumnFamilyDescriptor::new(name, options.clone()));
         let db = DB::open_cf_descriptors(&options, directory, families)?;
