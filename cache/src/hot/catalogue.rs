@@ -87,9 +87,9 @@ impl Catalogue {
         live.holders = Some(Arc::clone(&file.holders));
     }
 
-    /// Neither pinned, nor linked, nor used by anybody outside the tier.
+    /// Neither pinned, nor linked, nor used by anybody outside the tier or by the sync thread.
     pub(super) fn is_evictable(&self, digest: &Digest) -> bool {
-        if self.pins.get(digest).is_some_and(|pins| pins.is_held()) {
+        if self.busy.contains(digest) || self.pins.get(digest).is_some_and(|pins| pins.is_held()) {
             return false;
         }
         let Some(live) = self.live.get(digest) else {

@@ -2,7 +2,8 @@
 //!
 //! A round: (1) take what is pending; (2) write sidecars; (3) sync: few files one by one, many with
 //! one syncfs(2); (4) one synced write to the index marks them complete. Whatever stops a round
-//! before (4), the objects stay usable in this process and are unknown to the next one.
+//! before (4), the objects stay usable in this process; the next one of the same boot knows them as
+//! filled (`adopt.rs`), and one of another boot checks them.
 //!
 //! A failed sync may have thrown dirty pages away, and the kernel reports it once only. So its
 //! objects are forgotten as a whole; syncing again would prove nothing.
@@ -18,7 +19,7 @@ use super::data::DataFile;
 use super::error::{HotError, HotErrorKind};
 use super::index::Change;
 use super::object::HotObject;
-use super::record::{Marks, Record};
+use super::record::{Marks, Record, Stage};
 use super::shared::Shared;
 use super::stats::add;
 use super::{directory, sidecar, sys};
@@ -37,10 +38,10 @@ const TOO_MANY: usize = 8192;
 const MARKS_PER_BATCH: usize = 4096;
 
 /// An object on its way to the index.
-struct Candidate {
-    object: Arc<HotObject>,
-    file: Arc<DataFile>,
-    record: Record,
+pub(super) struct Candidate {
+    pub(super) object: Arc<HotObject>,
+    pub(super) file: Arc<DataFile>,
+    pub(super) record: Record,
     sidecar: Option<Vec<u8>>,
 }
 
@@ -70,7 +71,8 @@ impl Shared {
         let mut checkpointed = Instant::now();
         loop {
             let stop = self.signal.wait(self.config.sync_interval);
-            let mut clean = self.tell(self.commit());
+            let mut clean = self.tell(self.adopt());
+            clean &= self.tell(self.commit());
             if stop || checkpointed.elapsed() >= self.config.checkpoint_interval {
                 checkpointed = Instant::now();
                 clean &= self.tell(self.checkpoint());
@@ -113,7 +115,7 @@ impl Shared {
         result
     }
 
-    fn round_ended(&self) {
+    pub(super) fn round_ended(&self) {
         self.catalogue().busy.clear();
         self.left.notify_all();
     }
@@ -141,7 +143,7 @@ impl Shared {
         let mut candidates = candidates;
         let mut changes = Vec::with_capacity(candidates.len());
         for candidate in &mut candidates {
-            candidate.measure();
+            candidate.synced();
             changes.push(Change::Put(
                 candidate.object.digest,
                 candidate.record.clone(),
@@ -181,6 +183,9 @@ impl Shared {
         if std::mem::take(&mut object.state().uncached) {
             sys::drop_pages(&candidate.file.file);
         }
+        if candidate.record.stage != Stage::Complete {
+            return;
+        }
         add(&self.counters.completed_objects, 1);
         let mut catalogue = self.catalogue();
         catalogue.set_charged(&object.digest, candidate.record.charged);
@@ -192,7 +197,7 @@ impl Shared {
         }
     }
 
-    fn is_here(&self, candidate: &Candidate) -> bool {
+    pub(super) fn is_here(&self, candidate: &Candidate) -> bool {
         let object = &candidate.object;
         object.state().is_current(&candidate.file) && self.catalogue().is_listed(object)
     }
@@ -219,13 +224,14 @@ impl Shared {
         Ok(())
     }
 
-    fn write_sidecar(&self, candidate: &Candidate) -> Result<(), HotError> {
+    pub(super) fn write_sidecar(&self, candidate: &Candidate) -> Result<(), HotError> {
         let Some(bytes) = &candidate.sidecar else {
             return Ok(());
         };
         let path = self
             .directory
             .sidecar(&candidate.object.digest, candidate.file.incarnation);
+        let _one_at_a_time = self.sidecars.lock().unwrap_or_else(PoisonError::into_inner);
         let new = path.with_extension("map.new");
         directory::remove(&new)?;
         let file = directory::new_file().open(&new);
@@ -304,8 +310,12 @@ impl Shared {
 }
 
 impl Candidate {
-    /// Takes the charge from what the file system allocated.
-    fn measure(&mut self) {
+    /// Its data is synced. Takes the charge from what the file system allocated.
+    fn synced(&mut self) {
+        // Unless its file was touched meanwhile, so that it has to prove itself again.
+        if self.record.stage == Stage::Filled {
+            self.record.stage = Stage::Complete;
+        }
         if let Ok(metadata) = self.file.file.metadata() {
             let sidecar = self.sidecar.as_ref().map_or(0, |bytes| bytes.len() as u64);
             self.record.charged = metadata.blocks() * 512 + sidecar;
@@ -316,19 +326,23 @@ impl Candidate {
 }
 
 /// What the index and the sidecar shall say about `object`; `None` when it has no file.
-fn candidate(shared: &Shared, object: Arc<HotObject>) -> Option<Candidate> {
+pub(super) fn candidate(shared: &Shared, object: Arc<HotObject>) -> Option<Candidate> {
     let charged = shared.catalogue().table.get(&object.digest)?.charged();
     let state = object.state();
     let file = Arc::clone(state.file()?);
     let blocks = state.blocks.clone();
-    let filled = state.filled;
+    let stage = if state.filled {
+        Stage::Filled
+    } else {
+        Stage::Partial
+    };
     drop(state);
     let size = object.id.size();
     let sidecar = object
         .has_sidecar()
         .then(|| sidecar::encode(&object.digest, file.incarnation, size, &blocks));
     let record = Record {
-        complete: filled,
+        stage,
         epoch: shared.trust.epoch,
         incarnation: file.incarnation,
         size,

@@ -10,11 +10,12 @@ use proptest::prelude::*;
 use super::BLOCK;
 use super::blocks::BlockTable;
 use super::data::Fingerprint;
-use super::record::{Head, Marks, Pins, Record, Trust};
+use super::record::{Head, Marks, Pins, Record, Stage, Trust};
 use super::{directory, sidecar};
 use crate::identity::Digest;
 
 const RECORD: &[u8] = include_bytes!("../../tests/golden/hot_record_v1.bin");
+const FILLED: &[u8] = include_bytes!("../../tests/golden/hot_record_filled_v1.bin");
 const SIDECAR: &[u8] = include_bytes!("../../tests/golden/hot_sidecar_v1.bin");
 const INCARNATION: u64 = 0x2_0000_0005;
 
@@ -35,7 +36,7 @@ fn table(size: u64, blocks: &[(u32, u32)]) -> BlockTable {
 fn record() -> Record {
     let size = BLOCK + 5;
     Record {
-        complete: true,
+        stage: Stage::Complete,
         epoch: 3,
         incarnation: INCARNATION,
         size,
@@ -58,6 +59,12 @@ fn record() -> Record {
 fn the_golden_record_and_sidecar_are_what_this_version_writes_and_reads() {
     assert_eq!(record().encode(&digest()), RECORD);
     assert_eq!(Record::decode(&digest(), RECORD).unwrap(), record());
+    let filled = Record {
+        stage: Stage::Filled,
+        ..record()
+    };
+    assert_eq!(filled.encode(&digest()), FILLED);
+    assert_eq!(Record::decode(&digest(), FILLED).unwrap(), filled);
     let head = Head::decode(&digest(), RECORD).unwrap();
     assert_eq!((head.dataset, head.charged), ("ads.clicks", 1_056_768));
 
@@ -133,13 +140,14 @@ proptest! {
     #[test]
     fn records_survive_encoding(
         size in 0..64 * BLOCK,
-        numbers in any::<(u64, u32, bool, i64, i64)>(),
+        numbers in any::<(u64, u32, u8, i64, i64)>(),
         dataset in "\\PC{0,40}",
     ) {
-        let (incarnation, epoch, complete, mtime_ns, ctime_ns) = numbers;
+        let (incarnation, epoch, stage, mtime_ns, ctime_ns) = numbers;
+        let stages = [Stage::Partial, Stage::Filled, Stage::Complete];
         let embedded = super::blocks::block_count(size) <= super::record::EMBEDDED_BLOCKS;
         let record = Record {
-            complete,
+            stage: stages[usize::from(stage) % stages.len()],
             epoch,
             incarnation,
             size,

@@ -23,7 +23,7 @@ use nix::unistd::{Gid, Uid, UnlinkatFlags};
 use super::data::{Fingerprint, nanoseconds};
 use super::error::HotError;
 use super::index::Change;
-use super::record::{Pins, Record};
+use super::record::{Pins, Record, Stage};
 use super::shared::Shared;
 use super::tier::HotTier;
 use crate::identity::Digest;
@@ -205,7 +205,7 @@ impl Linker {
                 .shared
                 .index
                 .get(digest)?
-                .filter(|record| record.complete)),
+                .filter(|record| record.stage == Stage::Complete)),
         }
     }
 
@@ -217,7 +217,7 @@ impl Linker {
             Err(errno) => return Err(failure("stat object", path, errno)),
         };
         let same = fingerprint(&stat) == record.fingerprint;
-        Ok((same && record.epoch >= self.shared.trust.trusted_from).then_some(stat))
+        Ok((same && self.shared.trust.believes(record.epoch)).then_some(stat))
     }
 
     fn link_held(

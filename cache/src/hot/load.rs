@@ -60,7 +60,7 @@ impl Shared {
         let now = file
             .current()
             .map_err(|e| HotError::io("stat object", &file.path, &e))?;
-        if now.size > record.size || (record.complete && now.size != record.size) {
+        if now.size > record.size || (record.stage.is_sealed() && now.size != record.size) {
             let reason = format!("file has {} bytes instead of {}", now.size, record.size);
             return Err(HotError::corrupt("open object", &file.path, reason));
         }
@@ -69,16 +69,17 @@ impl Shared {
             None => self.read_sidecar(digest, record)?,
         };
         let mut filled = false;
-        if record.complete {
+        if record.stage.is_sealed() {
             if !blocks.all_present() {
-                let reason = "the record says complete and the block table does not";
+                let reason = "the record says filled and the block table does not";
                 return Err(HotError::corrupt("open object", &file.path, reason));
             }
-            filled = record.epoch >= self.trust.trusted_from && now == record.fingerprint;
+            filled = self.trust.believes(record.epoch) && now == record.fingerprint;
             // Another worker may have handed it out, so it is never written to again.
             file.sealed.store(true, Ordering::Release);
         }
-        file.written.store(!record.complete, Ordering::Release);
+        file.written
+            .store(!record.stage.is_sealed(), Ordering::Release);
         file.set_fingerprint(now);
         if filled {
             blocks.trust();
@@ -94,7 +95,7 @@ impl Shared {
     fn open_data(&self, digest: &Digest, record: &Record) -> Result<DataFile, HotError> {
         let path = self.directory.data(digest, record.incarnation);
         let mut options = std::fs::OpenOptions::new();
-        options.read(true).write(!record.complete);
+        options.read(true).write(!record.stage.is_sealed());
         options.custom_flags(libc::O_NOFOLLOW | libc::O_NOATIME);
         match options.open(&path) {
             Ok(file) => Ok(DataFile::new(file, path, record.incarnation, &self.ledger)),

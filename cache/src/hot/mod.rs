@@ -14,22 +14,25 @@
 //! *Filled*: every block was checked by this process, or the fingerprint proves that nothing
 //! changed since one did. A filled file is sealed: it may be somebody's passthrough backing, so it
 //! is never written, truncated or punched again. A bad block found later moves the object to a new
-//! file (incarnation). *Complete*: synced, then recorded in the index with a synced write.
+//! file (incarnation); it is recorded at once and without a sync, which survives the death of the
+//! process. *Complete*: synced, then recorded in the index with a synced write.
 //!
 //! ## What a restart believes
 //! - A record whose own checksum fails, a data file that is missing or of another length, a sidecar
 //!   that does not fit: the object is forgotten.
-//! - A complete object with an unchanged fingerprint of a trusted epoch (`record::Trust`): as is.
+//! - A filled or complete object with an unchanged fingerprint of a trusted epoch (`record::Trust`):
+//!   as is. Filled ones are synced before the directory is called clean (`adopt.rs`).
 //! - Everything else: each block is read and checked before the first byte of it is used. So
 //!   sidecars and partial records are written without ordering them after the data; checksums are
 //!   the proof.
 //! - A file without a record (killed before its checkpoint): a sweep unlinks it.
 //!
 //! ## Locks, in order
-//! Object state -> catalogue -> policy. No file I/O that can hang happens under any of them, and
+//! Object state -> catalogue -> policy; `round` -> `sidecars`, under which files are written. No file I/O that can hang happens under any of them, and
 //! no object is dropped under the catalogue's lock (its last drop closes a file). The index and the
 //! files are touched by the pool's threads, the sync thread and the scrub thread only.
 
+mod adopt;
 mod backing;
 mod blocks;
 mod catalogue;

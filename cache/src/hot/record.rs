@@ -3,7 +3,8 @@
 //! Column family `objects`: key = digest (32 bytes); value, little-endian:
 //! ```text
 //! 0   1  version of this format: 1
-//! 1   1  state: 1 partial, 2 complete (all data was synced before this was written)
+//! 1   1  stage: 1 partial, 2 complete (all data was synced before this was written), 3 filled (all
+//!        data was written and checked before this was written, not synced)
 //! 2   2  length d of the dataset's name
 //! 4   4  epoch in which the fingerprint was taken (see `Trust`)
 //! 8   8  incarnation: the data file is `objects/<xx>/<digest>.<incarnation, 16 hex digits>`
@@ -38,10 +39,46 @@ pub(super) const EMBEDDED_BLOCKS: u32 = 16;
 
 const VERSION: u8 = 1;
 
+/// How far an object has come, as drawn in `mod.rs`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    Partial,
+    /// All of it lies in the page cache at least, which outlives the process and not the machine.
+    Filled,
+    Complete,
+}
+
+impl Stage {
+    /// Whether the data file may be somebody's backing, and is never written to again.
+    pub(super) fn is_sealed(self) -> bool {
+        match self {
+            Self::Partial => false,
+            Self::Filled | Self::Complete => true,
+        }
+    }
+
+    fn encode(self) -> u8 {
+        match self {
+            Self::Partial => 1,
+            Self::Complete => 2,
+            Self::Filled => 3,
+        }
+    }
+
+    fn decode(byte: u8) -> Option<Self> {
+        match byte {
+            1 => Some(Self::Partial),
+            2 => Some(Self::Complete),
+            3 => Some(Self::Filled),
+            _ => None,
+        }
+    }
+}
+
 /// One value of column family `objects`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Record {
-    pub(super) complete: bool,
+    pub(super) stage: Stage,
     pub(super) epoch: u32,
     pub(super) incarnation: u64,
     pub(super) size: u64,
@@ -63,7 +100,7 @@ impl Record {
         let dataset = &self.dataset[..length];
         let mut out = Vec::with_capacity(160);
         out.push(VERSION);
-        out.push(if self.complete { 2 } else { 1 });
+        out.push(self.stage.encode());
         out.extend_from_slice(&(dataset.len() as u16).to_le_bytes());
         out.extend_from_slice(&self.epoch.to_le_bytes());
         out.extend_from_slice(&self.incarnation.to_le_bytes());
@@ -92,7 +129,7 @@ impl Record {
             None
         };
         reader.0.is_empty().then(|| Self {
-            complete: head.complete,
+            stage: head.stage,
             epoch: head.epoch,
             incarnation: head.incarnation,
             size: head.size,
@@ -108,7 +145,7 @@ impl Record {
 /// A [`Record`] without its block table, borrowed: what a pass over a million records can afford.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Head<'a> {
-    pub(super) complete: bool,
+    pub(super) stage: Stage,
     pub(super) epoch: u32,
     pub(super) incarnation: u64,
     pub(super) size: u64,
@@ -135,11 +172,7 @@ impl<'a> Head<'a> {
         if reader.u8()? != VERSION {
             return None;
         }
-        let complete = match reader.u8()? {
-            1 => false,
-            2 => true,
-            _ => return None,
-        };
+        let stage = Stage::decode(reader.u8()?)?;
         let dataset_length = usize::from(reader.u16()?);
         let epoch = reader.u32()?;
         let incarnation = reader.u64()?;
@@ -152,7 +185,7 @@ impl<'a> Head<'a> {
             ctime_ns: reader.i64()?,
         };
         let head = Self {
-            complete,
+            stage,
             epoch,
             incarnation,
             size,
@@ -217,7 +250,7 @@ impl Pins {
 ///
 /// An epoch lasts until the machine stops without a clean shutdown of the tier: within one, what
 /// was written through the page cache is what will be read, so an unchanged fingerprint proves
-/// unchanged bytes. After an unclean boot a new epoch begins and is the first trusted one; every
+/// unchanged bytes, synced or not. After an unclean boot a new epoch begins and is the first trusted one; every
 /// older object is read and verified before its first use, and then joins it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Trust {
@@ -251,6 +284,11 @@ impl Trust {
             trusted_from: if goes_on { last.trusted_from } else { epoch },
             boot,
         }
+    }
+
+    /// Whether an unchanged fingerprint that was taken in `epoch` proves unchanged bytes.
+    pub(super) fn believes(&self, epoch: u32) -> bool {
+        epoch >= self.trusted_from
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {

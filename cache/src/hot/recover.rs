@@ -14,7 +14,7 @@ use super::directory::{self, Directory};
 use super::error::HotError;
 use super::index::{Change, Index};
 use super::pool::{Pool, PoolThreads};
-use super::record::{Head, Marks, Pins, Trust};
+use super::record::{Head, Marks, Pins, Stage, Trust};
 use super::shared::{Parts, Shared};
 use super::stats::add;
 use super::sys::now_seconds;
@@ -33,6 +33,8 @@ struct Found {
     datasets: Vec<u32>,
     names: Vec<DatasetKey>,
     numbers: HashMap<String, u32>,
+    /// Filled by an earlier process that did not come to sync them.
+    orphans: Vec<Digest>,
     damaged: Vec<Digest>,
 }
 
@@ -46,16 +48,19 @@ impl Found {
         }
     }
 
-    fn visit(&mut self, digest: Digest, record: Option<Head<'_>>, marks: Marks) {
+    fn visit(&mut self, trust: &Trust, digest: Digest, record: Option<Head<'_>>, marks: Marks) {
         let Some(record) = record else {
             self.damaged.push(digest);
             return;
         };
         let mut entry = Entry::new(digest, record.charged);
         entry.set_present(record.present);
-        entry.complete = record.complete;
+        entry.complete = record.stage == Stage::Complete;
         entry.used_at = marks.used_at;
         entry.verified_at = marks.verified_at;
+        if record.stage == Stage::Filled && trust.believes(record.epoch) {
+            self.orphans.push(digest);
+        }
         let number = self.number(record.dataset);
         self.entries.push(entry);
         self.datasets.push(number);
@@ -81,6 +86,7 @@ impl Found {
             .collect();
         let renumbered = other.datasets.iter().map(|old| numbers[*old as usize]);
         self.datasets.extend(renumbered);
+        self.orphans.append(&mut other.orphans);
         self.damaged.append(&mut other.damaged);
     }
 }
@@ -98,7 +104,7 @@ pub(super) fn open(
     };
     let last = index.trust()?;
     let trust = Trust::at_start(last, boot, now_seconds());
-    let found = read_index(&index)?;
+    let mut found = read_index(&index, &trust)?;
     // Only the number of starts changes from one process of a boot to the next, and nothing but the
     // page cache has to remember it: incarnations of a boot that lost it are skipped one by one.
     let sync = last.is_none_or(|last| {
@@ -109,6 +115,7 @@ pub(super) fn open(
     });
     index.apply(&[Change::Trust(trust)], sync)?;
     let pins = index.pins()?.into_iter().collect();
+    let orphans = std::mem::take(&mut found.orphans);
     let catalogue = build(found, pins, policy.as_mut());
     let (pool, threads) = Pool::start("hot-io", config.io_threads)
         .map_err(|e| HotError::io("start threads", &directory.root, &e))?;
@@ -121,16 +128,17 @@ pub(super) fn open(
         pool,
         catalogue,
         policy,
+        orphans,
     });
     Ok((Arc::new(shared), threads, sweep))
 }
 
-fn read_index(index: &Index) -> Result<Found, HotError> {
+fn read_index(index: &Index, trust: &Trust) -> Result<Found, HotError> {
     let objects = index.estimated_objects().min(ROOM_MAX);
     let read = |first, last, room| {
         let mut found = Found::with_room(room);
         index.scan(first, last, |digest, record, marks| {
-            found.visit(digest, record, marks)
+            found.visit(trust, digest, record, marks)
         })?;
         Ok::<_, HotError>(found)
     };

@@ -15,7 +15,7 @@ use std::time::Instant;
 use super::BLOCK;
 use super::blocks::BlockTable;
 use super::error::HotError;
-use super::record::Record;
+use super::record::{Record, Stage};
 use super::shared::Shared;
 use super::stats::add;
 use super::sys::now_seconds;
@@ -210,7 +210,11 @@ impl Shared {
     }
 
     fn scrub_open(&self, digest: &Digest) -> Result<Opened, HotError> {
-        let Some(record) = self.index.get(digest)?.filter(|record| record.complete) else {
+        let Some(record) = self
+            .index
+            .get(digest)?
+            .filter(|record| record.stage == Stage::Complete)
+        else {
             return Ok(Opened::Nothing);
         };
         match self.scrub_parts(digest, &record) {

@@ -42,6 +42,10 @@ pub(super) struct Shared {
     pub(super) quiet: Signal,
     /// Held during one round of the group sync.
     pub(super) round: Mutex<()>,
+    /// Held while a sidecar is written; the last lock, after `round`.
+    pub(super) sidecars: Mutex<()>,
+    /// Objects that an earlier process filled and did not sync, until they are adopted.
+    pub(super) orphans: Mutex<Vec<Digest>>,
     /// Failed group syncs that a caller of `sync` was told of.
     pub(super) told_failures: AtomicU64,
     /// Removals that the index refused; repeated until it takes them.
@@ -113,6 +117,7 @@ pub(super) struct Parts {
     pub(super) pool: Pool,
     pub(super) catalogue: Catalogue,
     pub(super) policy: Box<dyn Policy>,
+    pub(super) orphans: Vec<Digest>,
 }
 
 impl Shared {
@@ -132,6 +137,8 @@ impl Shared {
             signal: Signal::default(),
             quiet: Signal::default(),
             round: Mutex::new(()),
+            sidecars: Mutex::new(()),
+            orphans: Mutex::new(parts.orphans),
             told_failures: AtomicU64::new(0),
             unfinished: Mutex::default(),
             listeners: Mutex::default(),

@@ -221,7 +221,8 @@ impl HotTier {
         let shared = &self.shared;
         shared.admit("sync")?;
         let result = shared
-            .commit()
+            .adopt()
+            .and_then(|()| shared.commit())
             .and_then(|()| shared.checkpoint())
             .and_then(|()| shared.write_marks());
         shared.report(result.as_ref().err());

@@ -264,7 +264,7 @@ impl HotObject {
         self.note_filled()
     }
 
-    /// Seals the file and queues it for the group sync, once every block is verified.
+    /// Seals the file, records it and queues it for the group sync, once every block is verified.
     pub(super) fn note_filled(self: &Arc<Self>) -> Result<(), HotError> {
         let mut state = self.state();
         if !state.is_ready() {
@@ -291,6 +291,7 @@ impl HotObject {
         file.sealed.store(true, Ordering::Release);
         state.filled = true;
         drop(state);
+        self.shared.record_filled(self);
         self.shared.queue_commit(self);
         Ok(())
     }
