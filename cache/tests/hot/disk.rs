@@ -40,7 +40,16 @@ fn run(program: &str, arguments: &[&str]) -> Result<(), String> {
 
 impl Disk {
     /// ext4 of `size` on a loop device over memory; `Err` says why this machine cannot.
-    pub(crate) fn ext4(size: u64, mkfs: &[&str]) -> Result<Self, String> {
+    pub(crate) fn ext4(size: u64, options: &[&str]) -> Result<Self, String> {
+        Self::looped(size, "mkfs.ext4", &[&["-q", "-F"], options].concat())
+    }
+
+    /// XFS, likewise; at least 300 MiB.
+    pub(crate) fn xfs(size: u64) -> Result<Self, String> {
+        Self::looped(size, "mkfs.xfs", &["-q", "-f"])
+    }
+
+    fn looped(size: u64, mkfs: &str, options: &[&str]) -> Result<Self, String> {
         Self::root_only()?;
         let memory = Path::new("/dev/shm");
         let base = if memory.is_dir() {
@@ -54,10 +63,7 @@ impl Disk {
             .unwrap();
         let image = directory.path().join("image");
         File::create(&image).unwrap().set_len(size).unwrap();
-        let mut arguments = vec!["-q", "-F"];
-        arguments.extend_from_slice(mkfs);
-        arguments.push(image.to_str().unwrap());
-        run("mkfs.ext4", &arguments)?;
+        run(mkfs, &[options, &[image.to_str().unwrap()]].concat())?;
         let options = ["-o", "loop", image.to_str().unwrap()];
         Self::mounted(directory, options.map(str::to_owned).to_vec())
     }

@@ -1,6 +1,9 @@
 //! What the tests of the hot tier share: objects with content made from a seed, and tiers on
 //! temporary directories.
 
+#[path = "../support/damage.rs"]
+mod damage;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +12,8 @@ use bytes::Bytes;
 use terrace_cache::hot::{BLOCK, HotConfig, HotError, HotObject, HotTier};
 use terrace_cache::policy::Lru;
 use terrace_cache::{DatasetKey, Digest, ObjectId, Token, Version};
+
+pub(crate) use damage::flip_bit;
 
 /// A directory that goes away with the test, on the disk the build lies on.
 pub(crate) fn directory(name: &str) -> tempfile::TempDir {
@@ -155,17 +160,4 @@ fn find(config: &HotConfig, digest: &Digest, keep: impl Fn(&str) -> bool) -> Pat
         .collect();
     assert_eq!(found.len(), 1, "{found:?}");
     found.remove(0)
-}
-
-/// Turns one bit over.
-pub(crate) fn flip_bit(path: &Path, offset: u64) {
-    use std::os::unix::fs::FileExt;
-    let file = std::fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(path)
-        .unwrap();
-    let mut byte = [0];
-    file.read_exact_at(&mut byte, offset).unwrap();
-    file.write_all_at(&[byte[0] ^ 4], offset).unwrap();
 }
