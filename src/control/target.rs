@@ -144,7 +144,8 @@ impl DirSink for Page {
 async fn in_store(node: &Arc<Node>, source: proto::SourceUrl) -> Result<Found, Status> {
     let url = source.url.clone();
     let opened = node
-        .open_source(&source.url, source.credentials.into_iter().collect(), None)
+        .sources()
+        .open(&source.url, source.credentials.into_iter().collect(), None)
         .await
         .map_err(|error| Status::failed_precondition(error.to_string()))?;
     let (sender, objects) = mpsc::channel(AHEAD);

@@ -50,7 +50,7 @@ pub(crate) fn tiers(node: &Arc<Node>) -> Vec<Tier> {
             waited_seconds: stats.hot.waited.as_secs_f64(),
         },
     ];
-    for warm in node.warm_tiers() {
+    for warm in node.sources().warm_tiers() {
         let stats = warm.stats();
         tiers.push(Tier {
             name: "warm",

@@ -1,8 +1,9 @@
 //! The worker process: carries out the keeper's orders with the pieces of a [`Node`].
 //!
-//! Start: greeting, link thread (pings are answered from here on), runtime, tiers, `Ready`. Mounts
-//! ordered meanwhile wait for the tiers; those that applications wait for come first, and nothing
-//! optional (metrics, services) is begun before.
+//! Start: greeting, link thread (pings are answered from here on), runtime, tiers, `Ready`. The stores
+//! and name spaces of mounts ordered meanwhile are opened beside the tiers, their file systems as soon
+//! as both are there; those that applications wait for come first, and nothing optional (metrics,
+//! services) is begun before.
 //!
 //! ```text
 //! order      task                                             told
@@ -32,6 +33,7 @@ use tokio_util::task::TaskTracker;
 use super::assembly::{Mounted, Node};
 use super::config::NodeConfig;
 use super::priority::Boost;
+use super::sources::Sources;
 use crate::control;
 use crate::metrics;
 
@@ -65,15 +67,17 @@ pub(crate) fn run() -> Result<()> {
         .enable_all()
         .build()
         .context("start the runtime")?;
+    let session = SessionConfig {
+        threads: config.fuse.threads,
+    };
     let worker = Worker {
         link: link.clone(),
         node: Arc::new(SetOnce::new()),
+        sources: Arc::new(Sources::new(config, runtime.handle().clone())),
         runtime: runtime.handle().clone(),
         tasks: TaskTracker::new(),
         stop: CancellationToken::new(),
-        session: SessionConfig {
-            threads: config.fuse.threads,
-        },
+        session,
         served: watch::Sender::new(0),
     };
     let mut orders = worker.clone();
@@ -81,7 +85,7 @@ pub(crate) fn run() -> Result<()> {
         .name("link".to_owned())
         .spawn(move || link.run(&mut orders))
         .context("start the link thread")?;
-    let result = worker.serve(config, greeting, boost, &runtime);
+    let result = worker.serve(greeting, boost, &runtime);
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
 }
@@ -117,6 +121,7 @@ struct Worker {
     link: WorkerLink,
     /// Set when the tiers are open.
     node: Arc<SetOnce<Arc<Node>>>,
+    sources: Arc<Sources>,
     runtime: Handle,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -128,12 +133,11 @@ struct Worker {
 impl Worker {
     fn serve(
         &self,
-        config: NodeConfig,
         greeting: Greeting,
         boost: Option<Boost>,
         runtime: &tokio::runtime::Runtime,
     ) -> Result<()> {
-        let node = Node::open(config, self.runtime.clone()).inspect_err(|error| {
+        let node = Node::open(Arc::clone(&self.sources)).inspect_err(|error| {
             let hint = "check the hot directory: terrace doctor --hot DIR";
             self.link.fatal(Failure::new(format!("{error:#}"), hint));
         })?;
@@ -169,13 +173,17 @@ impl Worker {
 
     /// Prepares a mount, and serves it when there is a device.
     async fn mount(self, spec: MountSpec, handles: OwnedFd, device: Option<Device>) {
-        let node = Arc::clone(self.node.wait().await);
         let opening = if device.is_some() {
             Opening::TakeOver
         } else {
             Opening::Mount
         };
-        match (node.prepare(&spec, handles, opening).await, device) {
+        // The tiers are being opened meanwhile.
+        let prepared = match self.sources.reach(&spec, opening).await {
+            Ok(reached) => self.node.wait().await.assemble(reached, handles),
+            Err(failure) => Err(failure),
+        };
+        match (prepared, device) {
             (Err(failure), _) => self.link.failed(&spec.id, failure),
             (Ok(_), None) => self.link.prepared(&spec.id),
             (Ok(mounted), Some(device)) => self.begin_session(mounted, device).await,

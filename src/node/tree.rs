@@ -82,7 +82,7 @@ async fn origin(node: &Arc<Node>, target: Option<Target>) -> Result<Origin, Stat
             let shown = mounted
                 .options
                 .snapshot
-                .then(|| node.snapshot_of(&mounted.spec));
+                .then(|| node.sources().snapshot_of(&mounted.spec));
             Ok(Origin {
                 store: mounted.store.clone(),
                 objects: Objects {
@@ -97,7 +97,8 @@ async fn origin(node: &Arc<Node>, target: Option<Target>) -> Result<Origin, Stat
         Some(Kind::Source(source)) => {
             let credentials = source.credentials.into_iter().collect();
             let opened = node
-                .open_source(&source.url, credentials, None)
+                .sources()
+                .open(&source.url, credentials, None)
                 .await
                 .map_err(|error| Status::failed_precondition(error.to_string()))?;
             Ok(Origin {
@@ -118,7 +119,7 @@ async fn origin(node: &Arc<Node>, target: Option<Target>) -> Result<Origin, Stat
 }
 
 async fn build(node: &Node, origin: Origin, tree: &Path, reports: &Reports) -> Result<u64> {
-    let made = node.scratch_file("tree");
+    let made = node.sources().scratch_file("tree");
     let path = match &origin.shown {
         Some(shown) => shown,
         None => {
