@@ -174,6 +174,7 @@ fn keeper(run: &Path, take_over: bool) {
     let config = KeeperConfig {
         run: RunDir::at(run.to_owned()),
         worker: WorkerCommand {
+            before: None,
             program: "/proc/self/exe".into(),
             arguments: vec!["worker".into()],
         },

@@ -13,6 +13,7 @@ use terrace_fuse::keeper::{self, KeeperClient, KeeperConfig, RunDir, WorkerComma
 
 use super::{CREDENTIAL_PREFIXES, DEFAULT_HOT, Failure, Global};
 use crate::node::config::{Config, NodeConfig};
+use crate::node::priority;
 
 /// How long a new keeper may take until it answers, its worker included for an upgrade.
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -78,6 +79,11 @@ pub(crate) fn run(args: &KeeperArgs, global: &Global) -> Result<(), Failure> {
     }
     let mut arguments = log_arguments(global);
     arguments.push("node".to_owned());
+    if let Some(usual) = priority::raise_keeper() {
+        arguments.push(format!("--nice={}", usual.nice));
+        let group = usual.group;
+        arguments.extend(group.map(|group| format!("--group-nice={group}")));
+    }
     let node = serde_json::to_value(&config).context("encode the configuration")?;
     let keeper = KeeperConfig {
         run,
@@ -87,6 +93,7 @@ pub(crate) fn run(args: &KeeperArgs, global: &Global) -> Result<(), Failure> {
                 .clone()
                 .unwrap_or_else(|| "/proc/self/exe".into()),
             arguments,
+            before: Some(priority::raise_session),
         },
         node: (!args.inherit).then_some(node),
         abort_after: args.abort_after.unwrap_or(config.node.abort_after).0,

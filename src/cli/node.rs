@@ -4,14 +4,26 @@ use clap::Args;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use super::{Failure, Global};
+use crate::node::priority::Usual;
 
 /// Arguments of `terrace node`.
 #[derive(Debug, Args)]
-pub(crate) struct NodeArgs {}
+pub(crate) struct NodeArgs {
+    /// Nice value of a worker that serves; it starts with the keeper's
+    #[arg(long, hide = true, value_name = "N", allow_negative_numbers = true)]
+    nice: Option<i32>,
+    /// Nice value of the session of a worker that serves
+    #[arg(long, hide = true, value_name = "N", allow_negative_numbers = true)]
+    group_nice: Option<i32>,
+}
 
-pub(crate) fn run(_args: &NodeArgs, _global: &Global) -> Result<(), Failure> {
+pub(crate) fn run(args: &NodeArgs, _global: &Global) -> Result<(), Failure> {
     raise_open_files();
-    Ok(crate::node::link::run()?)
+    let usual = args.nice.map(|nice| Usual {
+        nice,
+        group: args.group_nice,
+    });
+    Ok(crate::node::link::run(usual)?)
 }
 
 /// Every open hot object and every registered backing file is a descriptor of this process: the

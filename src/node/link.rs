@@ -32,7 +32,7 @@ use tokio_util::task::TaskTracker;
 
 use super::assembly::{Mounted, Node};
 use super::config::NodeConfig;
-use super::priority::Boost;
+use super::priority::{Boost, Usual};
 use super::sources::Sources;
 use crate::control;
 use crate::metrics;
@@ -43,12 +43,17 @@ const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
 /// Longest time that a starting worker goes before the applications that wait for it.
 const BOOST_LIMIT: Duration = Duration::from_secs(5);
 
+/// How long it goes on to go first once it serves: what had to wait for it is answered then.
+const BACKLOG: Duration = Duration::from_millis(200);
+
 /// Threads of the runtime: network, fills and checksums; hits are answered on session threads.
 const RUNTIME_THREADS: usize = 4;
 
 /// Runs a worker until its keeper stops it, or until it is an orphan without mounts.
-pub(crate) fn run() -> Result<()> {
-    let boost = Boost::begin();
+///
+/// `usual` is the priority it has once it serves; by default the one it starts with.
+pub(crate) fn run(usual: Option<Usual>) -> Result<()> {
+    let boost = Boost::begin(usual);
     let (link, greeting) = WorkerLink::greeted().context(
         "take the keeper's orders from standard input; workers are started by terrace mount",
     )?;
@@ -104,11 +109,13 @@ fn prepare_process() {
     }
 }
 
-/// Returns to the usual priority when `mounts` sessions have begun, or after a while.
+/// Returns to the usual priority soon after `mounts` sessions have begun, or after a while.
 async fn end_boost(boost: Option<Boost>, mut served: watch::Receiver<u32>, mounts: u32) {
     let all = served.wait_for(|number| *number >= mounts);
     if tokio::time::timeout(BOOST_LIMIT, all).await.is_err() {
         tracing::warn!(mounts, "some mounts are not served yet");
+    } else {
+        tokio::time::sleep(BACKLOG).await;
     }
     if let Some(boost) = boost {
         boost.end();

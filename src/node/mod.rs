@@ -8,6 +8,6 @@ pub(crate) mod config;
 pub(crate) mod link;
 pub(crate) mod names;
 pub(crate) mod options;
-mod priority;
+pub(crate) mod priority;
 pub(crate) mod sources;
 pub(crate) mod tree;

@@ -46,6 +46,8 @@ pub struct WorkerCommand {
     pub program: PathBuf,
     /// Arguments.
     pub arguments: Vec<String>,
+    /// Called before each start, in the keeper; must not wait.
+    pub before: Option<fn()>,
 }
 
 /// A process known by pid and pidfd.
@@ -79,6 +81,9 @@ impl Process {
     /// `log`. It has the environment of the keeper, an empty signal mask, and `/` as its directory.
     pub(super) fn spawn(command: &WorkerCommand, log: File) -> io::Result<(Self, Link)> {
         let (ours, theirs) = Link::pair()?;
+        if let Some(before) = command.before {
+            before();
+        }
         let child = Command::new(&command.program)
             .arg0("terrace")
             .args(&command.arguments)
@@ -249,6 +254,7 @@ mod tests {
         let run = |script: &str| WorkerCommand {
             program: "/bin/sh".into(),
             arguments: vec!["-c".into(), script.into()],
+            before: None,
         };
         let (process, _link) = Process::spawn(&run("exit 3"), log.try_clone().unwrap()).unwrap();
         assert!(process.wait(Duration::from_secs(10)));
