@@ -8,6 +8,7 @@ pub(crate) mod hdfs;
 pub(crate) mod http;
 pub(crate) mod namespace;
 pub(crate) mod node;
+pub(crate) mod numbers;
 pub(crate) mod proxy;
 pub(crate) mod s3;
 

@@ -5,21 +5,41 @@
 //! files describe themselves), and nothing hangs. `killed_at_random_times` also measures the gap
 //! that a kill costs: the longest time a stat, open or read of a continuously polling client took
 //! around each kill. The number of kills is 200, or `TERRACE_TEST_KILLS`.
+//!
+//! The bar for the gap is [`BAR`] at p99. The same client waits for its turn on a busy machine also
+//! when nobody is killed, so it is measured in moments without a kill, too, spread over the same run,
+//! and what it waits there at p99 is allowed on top.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod load;
+#[path = "../support/numbers.rs"]
+mod numbers;
 mod world;
 
 use std::fs::{self, File};
 use std::io::Read;
 use std::time::{Duration, Instant};
 
-use load::{Load, Numbers, check_everything, make_files};
+use load::{Load, check_everything, make_files};
 use nix::sys::signal::Signal;
+use numbers::Numbers;
 use world::{World, need_mount, wait_for};
 
 const SEED: u64 = 0x7e44ace;
+
+/// What a kill may cost at p99.
+const BAR: Duration = Duration::from_millis(250);
+
+/// After so many kills there is a rest without any.
+const KILLS_BETWEEN_RESTS: usize = 10;
+
+/// From a kill to the first quiet moment.
+const SETTLED: Duration = Duration::from_millis(700);
+
+/// Quiet moments of a rest, so far apart.
+const QUIET_MOMENTS: u32 = 10;
+const QUIET_PAUSE: Duration = Duration::from_millis(100);
 
 fn kills() -> usize {
     let named = std::env::var("TERRACE_TEST_KILLS").ok();
@@ -31,12 +51,23 @@ fn percentile(sorted: &[Duration], part: f64) -> Duration {
     sorted[index.clamp(1, sorted.len()) - 1]
 }
 
+/// Longest waits of the polling client.
+struct Waits {
+    /// Around each kill.
+    kills: Vec<Duration>,
+    /// Around as many moments without a kill.
+    quiet: Vec<Duration>,
+}
+
 /// Kills the worker again and again while clients work; what each kill cost.
-fn kill_under_load(world: &World, load: &Load, kills: usize, seed: u64) -> Vec<Duration> {
+fn kill_under_load(world: &World, load: &Load, kills: usize, seed: u64) -> Waits {
     let mut numbers = Numbers::new(seed);
-    let mut moments = Vec::new();
+    let (mut moments, mut quiet) = (Vec::new(), Vec::new());
     let mut last = 0;
-    for _ in 0..kills {
+    for kill in 0..kills {
+        if kill % KILLS_BETWEEN_RESTS == 0 {
+            quiet.extend(rest(world, load, last));
+        }
         wait_for("another worker", || {
             world.worker() != last && world.worker() != 0
         });
@@ -49,7 +80,23 @@ fn kill_under_load(world: &World, load: &Load, kills: usize, seed: u64) -> Vec<D
     }
     wait_for("the last worker", || world.worker() != last);
     load.wait_for_progress();
-    load.gaps(&moments)
+    Waits {
+        kills: load.gaps(&moments),
+        quiet: load.gaps(&quiet),
+    }
+}
+
+/// Lets the clients work without a kill; moments of that time.
+fn rest(world: &World, load: &Load, last: i32) -> Vec<Instant> {
+    wait_for("another worker", || {
+        world.worker() != last && world.worker() != 0
+    });
+    load.wait_for_progress();
+    let begun = Instant::now() + SETTLED;
+    std::thread::sleep(SETTLED + QUIET_PAUSE * (QUIET_MOMENTS + 1));
+    (0..QUIET_MOMENTS)
+        .map(|number| begun + QUIET_PAUSE * number)
+        .collect()
 }
 
 // SEMANTICS S10, S16: without it a crash of the worker reaches applications.
@@ -61,14 +108,10 @@ fn killed_at_random_times() {
     // Smaller than the data, so that there are always misses; names are never believed.
     let mount = world.mount(&world.source_url(), &["--hot-size", "64MiB", "--ttl", "0s"]);
     let load = Load::start(&mount, SEED);
-    // What the same clients wait for each other on this machine when nobody is killed.
-    let begun = Instant::now();
-    std::thread::sleep(Duration::from_secs(5));
-    let moments: Vec<_> = (0..50)
-        .map(|tenth| begun + Duration::from_millis(100) * tenth)
-        .collect();
-    let mut quiet = load.gaps(&moments);
-    let mut gaps = kill_under_load(&world, &load, kills(), SEED);
+    let Waits {
+        kills: mut gaps,
+        mut quiet,
+    } = kill_under_load(&world, &load, kills(), SEED);
     let done = load.finish();
     for (what, gaps) in [("quiet moments", &mut quiet), ("kills", &mut gaps)] {
         gaps.sort();
@@ -82,8 +125,10 @@ fn killed_at_random_times() {
     }
     println!("{done} operations, none failed");
     check_everything(&mount);
+    let allowed = BAR + percentile(&quiet, 0.99);
+    println!("allowed at p99: {allowed:?}");
     assert!(
-        percentile(&gaps, 0.99) < Duration::from_secs(2),
+        percentile(&gaps, 0.99) < allowed,
         "applications waited too long"
     );
 }

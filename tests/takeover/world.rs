@@ -15,7 +15,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 /// A test that takes longer is stuck.
-const WATCHDOG: Duration = Duration::from_secs(400);
+const WATCHDOG: Duration = Duration::from_secs(600);
 
 /// Anything that is waited for takes less.
 const PATIENCE: Duration = Duration::from_secs(60);
