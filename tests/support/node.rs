@@ -40,6 +40,15 @@ impl Node {
 
     /// A node whose processes run through a command such as `nsenter --net=...`.
     pub(crate) fn inside(command: &[String]) -> Self {
+        Self::watched(command, WATCHDOG)
+    }
+
+    /// A node of a test that may take so long.
+    pub(crate) fn patient(limit: Duration) -> Self {
+        Self::watched(&[], limit)
+    }
+
+    fn watched(command: &[String], limit: Duration) -> Self {
         let root = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         for directory in ["hot", "run"] {
             fs::create_dir(root.path().join(directory)).unwrap();
@@ -48,7 +57,7 @@ impl Node {
         let watched = Arc::clone(&connections);
         let (alive, ended) = sync_channel::<()>(1);
         let thread = std::thread::spawn(move || {
-            if ended.recv_timeout(WATCHDOG) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+            if ended.recv_timeout(limit) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
                 eprintln!("watchdog: the test is stuck, aborting its mounts");
                 for connection in watched.lock().unwrap().iter() {
                     abort(*connection);
@@ -166,16 +175,32 @@ impl Node {
 
     /// Ends the worker as a crash does, once there is one; when it was ended.
     pub(crate) fn kill_worker(&self) -> Instant {
-        let deadline = Instant::now() + COMMAND;
-        let pid = loop {
-            match self.pid("worker") {
-                Some(pid) => break pid,
-                None => assert!(Instant::now() < deadline, "no worker was started"),
-            }
-        };
+        let pid = self.worker();
         let moment = Instant::now();
         kill(pid);
         moment
+    }
+
+    /// Ends the worker as soon as `now` says so, or after `patience`; whether it did say so.
+    pub(crate) fn kill_worker_when(&self, now: impl Fn() -> bool, patience: Duration) -> bool {
+        let pid = self.worker();
+        let deadline = Instant::now() + patience;
+        let mut hit = now();
+        while !hit && Instant::now() < deadline {
+            hit = now();
+        }
+        kill(pid);
+        hit
+    }
+
+    fn worker(&self) -> i32 {
+        let deadline = Instant::now() + COMMAND;
+        loop {
+            match self.pid("worker") {
+                Some(pid) => return pid,
+                None => assert!(Instant::now() < deadline, "no worker was started"),
+            }
+        }
     }
 
     fn take_down(&self) {

@@ -12,4 +12,5 @@ mod bytes;
 mod changes;
 mod life;
 mod refusals;
+mod soak;
 mod tiers;
