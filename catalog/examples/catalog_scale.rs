@@ -2,7 +2,7 @@
 //! 10 million files, on RocksDB and a directory.
 //!
 //! ```text
-//! cargo run --release -p terrace-catalog --example catalog_scale [-- --datasets N --partitions N
+//! cargo run -p terrace-catalog --example catalog_scale [-- --datasets N --partitions N
 //!     --files N --dir DIR]
 //! ```
 //!
@@ -174,18 +174,20 @@ fn partition_path(number: usize) -> String {
     format!("dt={:05}/hour={:02}", number / 24, number % 24)
 }
 
-/// Files as Spark names them, with ETags as S3 makes them.
+/// Files as Spark names them, with ETags as S3 makes them; no two alike.
 fn files_of(partition: &str, count: usize) -> impl Iterator<Item = FileEntry> {
+    const ODD: u128 = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
     let partition = partition.to_owned();
+    let fold = |hash: u128, byte: u8| (hash ^ u128::from(byte)).wrapping_mul(ODD).rotate_left(29);
+    let mut hash = partition.bytes().fold(ODD, fold);
     (0..count).map(move |number| {
-        let mixed = (number as u128 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
-        let unique = mixed ^ (partition.len() as u128) << 64;
+        hash = hash.wrapping_add(ODD).wrapping_mul(ODD).rotate_left(41);
         FileEntry {
-            path: format!("{partition}/part-{number:05}-{unique:032x}.c000.snappy.parquet").into(),
-            size: 128 << 20,
+            path: format!("{partition}/part-{number:05}-{hash:032x}.c000.snappy.parquet").into(),
+            size: (100 << 20) + (hash as u64 >> 40),
             mtime_ms: 1_763_600_000_000 + number as i64,
-            token: format!("\"{mixed:032x}\"").into(),
-            rows: Some(1_000_000),
+            token: format!("\"{:032x}\"", hash.wrapping_mul(ODD)).into(),
+            rows: Some(1_000_000 + (hash as u64 >> 50)),
             checksum: None,
         }
     })
@@ -269,20 +271,16 @@ async fn time_reads(ledger: &Ledger, sizes: &Sizes) -> Result<bool, Failure> {
     let step = (sizes.datasets / 1000).max(1);
     let some: Vec<usize> = (0..sizes.datasets).step_by(step).collect();
     for number in &some {
-        let name = dataset_name(*number).parse()?;
-        // Made by a run before this one.
-        if ledger
-            .resolve(&Selector::new(
-                DatasetName::clone(&name),
-                terrace_catalog::VersionRef::Latest,
-            ))
-            .await
-            .is_err()
-        {
-            ledger.commit(commit(&name, None, empty)).await?;
+        let selector: Selector = dataset_name(*number).parse()?;
+        // Unless a run before this one has.
+        if ledger.resolve(&selector).await.is_err() {
+            ledger
+                .commit(commit(selector.dataset(), None, empty))
+                .await?;
         }
     }
     let mut resolve = Vec::with_capacity(SAMPLES);
+    let cpu = cpu_time()?;
     for sample in 0..SAMPLES {
         let number = some[sample.wrapping_mul(7919) % some.len()];
         let text = dataset_name(number);
@@ -291,7 +289,9 @@ async fn time_reads(ledger: &Ledger, sizes: &Sizes) -> Result<bool, Failure> {
         ledger.resolve(&selector).await?;
         resolve.push(began.elapsed());
     }
+    let resolve = (resolve, cpu_time()? - cpu);
     let mut list = Vec::new();
+    let cpu = cpu_time()?;
     for sample in 0..SAMPLES / 10 {
         let after = dataset_name(sample.wrapping_mul(7919) % sizes.datasets).parse()?;
         let began = Instant::now();
@@ -300,6 +300,7 @@ async fn time_reads(ledger: &Ledger, sizes: &Sizes) -> Result<bool, Failure> {
             .await?;
         list.push(began.elapsed());
     }
+    let list = (list, cpu_time()? - cpu);
     let began = Instant::now();
     let nothing = Query {
         text: "no such text".into(),
@@ -311,6 +312,7 @@ async fn time_reads(ledger: &Ledger, sizes: &Sizes) -> Result<bool, Failure> {
         began.elapsed()
     );
     let mut search = Vec::new();
+    let cpu = cpu_time()?;
     for sample in 0..SAMPLES / 10 {
         // From "found at once" to "looked at every one".
         let text = match sample % 3 {
@@ -326,19 +328,26 @@ async fn time_reads(ledger: &Ledger, sizes: &Sizes) -> Result<bool, Failure> {
         ledger.datasets(&query, None, 100).await?;
         search.push(began.elapsed());
     }
+    let search = (search, cpu_time()? - cpu);
     let good = [
-        judge("resolve", &mut resolve, Duration::from_millis(5)),
-        judge("list page of 100", &mut list, Duration::from_millis(50)),
-        judge("search page of 100", &mut search, Duration::from_millis(50)),
+        judge("resolve", resolve, Duration::from_millis(5)),
+        judge("list page of 100", list, Duration::from_millis(50)),
+        judge("search page of 100", search, Duration::from_millis(50)),
     ];
     Ok(good.iter().all(|good| *good))
 }
 
-fn judge(what: &str, times: &mut [Duration], bar: Duration) -> bool {
+/// Prints times and whether the bar is met. The processor's time says what the calls cost when the
+/// machine is busy with something else.
+fn judge(what: &str, (mut times, cpu): (Vec<Duration>, Duration), bar: Duration) -> bool {
     times.sort();
+    let cpu = cpu / u32::try_from(times.len()).unwrap_or(u32::MAX);
     let at = |percent: usize| times[(times.len() - 1) * percent / 100];
     let p99 = at(99);
-    println!("{what}: median {:.2?}, p99 {p99:.2?} (bar {bar:?})", at(50));
+    println!(
+        "{what}: median {:.2?}, p99 {p99:.2?} (bar {bar:?}), processor {cpu:.2?} each",
+        at(50)
+    );
     p99 < bar
 }
 

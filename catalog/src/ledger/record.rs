@@ -15,6 +15,8 @@ use crate::kv::Versioned;
 
 /// The format that is written.
 pub(super) const FORMAT: u32 = 1;
+/// How a record of it begins.
+const CURRENT: &[u8] = b"{\"format\":1,";
 
 /// A record that says which format it has.
 pub(super) trait Record: Serialize + DeserializeOwned {
@@ -51,13 +53,16 @@ pub(super) fn decode<T: Record>(bytes: &[u8]) -> Result<T, LedgerError> {
     let damaged = |error: &dyn std::fmt::Display| {
         LedgerError::Damaged(format!("the record of {}: {error}", T::WHAT))
     };
-    let format: Format = serde_json::from_slice(bytes).map_err(|error| damaged(&error))?;
-    if format.format != FORMAT {
-        let text = format!(
-            "its format is {}, and this program knows {FORMAT}",
-            format.format
-        );
-        return Err(damaged(&text));
+    // As `encode` begins; files for people are indented.
+    if !bytes.starts_with(CURRENT) {
+        let format: Format = serde_json::from_slice(bytes).map_err(|error| damaged(&error))?;
+        if format.format != FORMAT {
+            let text = format!(
+                "its format is {}, and this program knows {FORMAT}",
+                format.format
+            );
+            return Err(damaged(&text));
+        }
     }
     serde_json::from_slice(bytes).map_err(|error| damaged(&error))
 }

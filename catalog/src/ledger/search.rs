@@ -10,7 +10,9 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use memchr::memmem::Finder;
 
 use super::dataset::{Dataset, kind_of};
 use super::event::EventKind;
@@ -18,7 +20,7 @@ use super::key::Table;
 use super::record::{NameRecord, decode};
 use super::{DatasetId, Ledger, LedgerError};
 use crate::descriptor::Kind;
-use crate::kv::{KeyRange, Txn, TxnOutcome};
+use crate::kv::{KeyRange, KvError, Txn, TxnOutcome};
 use crate::name::DatasetName;
 
 /// Bytes of description and labels that a search looks at.
@@ -42,7 +44,7 @@ pub struct Query {
 struct Entry {
     id: DatasetId,
     kind: Kind,
-    /// Lower case.
+    /// Name and text in lower case, with a line break between: one look finds either.
     text: Box<str>,
 }
 
@@ -60,14 +62,13 @@ pub(super) struct Search {
 }
 
 impl Entry {
-    fn new(id: DatasetId, kind: Kind, text: &str) -> Self {
-        let end = (0..=text.len().min(TEXT))
-            .rev()
-            .find(|at| text.is_char_boundary(*at));
+    fn new(name: &DatasetName, id: DatasetId, kind: Kind, text: &str) -> Self {
+        let mut places = (0..=text.len().min(TEXT)).rev();
+        let end = places.find(|at| text.is_char_boundary(*at));
         Self {
             id,
             kind,
-            text: text[..end.unwrap_or(0)].into(),
+            text: format!("{name}\n{}", &text[..end.unwrap_or(0)]).into(),
         }
     }
 }
@@ -101,7 +102,7 @@ impl Search {
             match event.what {
                 EventKind::DatasetCreated { kind, text }
                 | EventKind::DatasetUpdated { kind, text } => {
-                    let entry = Entry::new(event.id, kind, &text);
+                    let entry = Entry::new(&event.dataset, event.id, kind, &text);
                     state.names.insert(event.dataset, entry);
                 }
                 EventKind::DatasetRemoved => {
@@ -115,6 +116,7 @@ impl Search {
 
     fn find(&self, query: &Query, after: Option<&DatasetName>, limit: usize) -> Vec<DatasetId> {
         let text = query.text.to_lowercase();
+        let wanted = Finder::new(text.as_bytes());
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let range = state
@@ -122,9 +124,9 @@ impl Search {
             .range::<DatasetName, _>((from, Bound::Unbounded));
         let matching = range.filter(|(name, entry)| {
             let namespace = query.namespace.as_deref();
-            namespace.is_none_or(|namespace| name.namespace() == namespace)
-                && query.kind.is_none_or(|kind| entry.kind == kind)
-                && (name.as_str().contains(&text) || entry.text.contains(&text))
+            query.kind.is_none_or(|kind| entry.kind == kind)
+                && namespace.is_none_or(|namespace| name.namespace() == namespace)
+                && wanted.find(entry.text.as_bytes()).is_some()
         });
         matching.take(limit).map(|(_, entry)| entry.id).collect()
     }
@@ -157,7 +159,11 @@ impl Ledger {
             }
         }
         self.refresh_search().await?;
-        let ids = self.search.find(query, after, limit);
+        // Some milliseconds of looking: not on a thread that others wait for.
+        let (search, query, after) = (Arc::clone(&self.search), query.clone(), after.cloned());
+        let find = move || search.find(&query, after.as_ref(), limit);
+        let found = tokio::task::spawn_blocking(find).await;
+        let ids = found.map_err(|error| KvError::Unavailable(error.to_string()))?;
         self.by_ids(&ids).await
     }
 
@@ -199,9 +205,10 @@ impl Ledger {
             for (key, stored) in &found {
                 let record: NameRecord = decode(&stored.value)?;
                 let text = std::str::from_utf8(&key[prefix.len()..]).ok();
-                if let Some(name) = text.and_then(|text| text.parse().ok()) {
+                if let Some(name) = text.and_then(|text| text.parse::<DatasetName>().ok()) {
                     let kind = kind_of(&record.kind);
-                    names.insert(name, Entry::new(DatasetId(record.id), kind, &record.text));
+                    let entry = Entry::new(&name, DatasetId(record.id), kind, &record.text);
+                    names.insert(name, entry);
                 }
             }
             match found.last() {

@@ -270,3 +270,96 @@ fn partition_sums(value: &[u8]) -> Result<Sums, ManifestError> {
         rows: reader.option()?,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn file() -> impl Strategy<Value = FileEntry> {
+        let checksum = prop_oneof![
+            Just(None),
+            any::<[u8; 32]>().prop_map(|bytes| Some(Checksum::Sha256(bytes))),
+            any::<u32>().prop_map(|sum| Some(Checksum::Crc32c(sum))),
+            any::<[u8; 16]>().prop_map(|bytes| Some(Checksum::Md5(bytes))),
+        ];
+        let parts = (
+            any::<u64>(),
+            any::<i64>(),
+            ".{0,20}",
+            prop::option::of(0..u64::MAX),
+            checksum,
+        );
+        parts.prop_map(|(size, mtime_ms, token, rows, checksum)| FileEntry {
+            path: "dt=1/a".into(),
+            size,
+            mtime_ms,
+            token: token.into(),
+            rows,
+            checksum,
+        })
+    }
+
+    fn partition() -> impl Strategy<Value = Partition> {
+        let values = prop::collection::vec((".{0,5}", prop::option::of(".{0,5}")), 0..4);
+        let notes = prop::collection::btree_map(".{0,5}", ".{0,5}", 0..4);
+        let sums = (any::<u64>(), any::<u64>(), prop::option::of(0..u64::MAX));
+        (values, notes, sums, any::<[u8; 32]>()).prop_map(|(values, notes, sums, list)| {
+            let text = |text: String| -> Arc<str> { text.into() };
+            let values = values
+                .into_iter()
+                .map(|(name, value)| (text(name), value.map(text)));
+            let notes = notes
+                .into_iter()
+                .map(|(name, note)| (text(name), text(note)));
+            Partition {
+                path: "dt=1".into(),
+                values: values.collect(),
+                files: sums.0,
+                bytes: sums.1,
+                rows: sums.2,
+                list: BlobId::from_bytes(list),
+                notes: notes.collect(),
+            }
+        })
+    }
+
+    proptest! {
+        // An entry that is read as another one is another file.
+        #[test]
+        fn entries_are_read_as_they_were_written(file in file(), partition in partition()) {
+            let value = file.encode().unwrap();
+            prop_assert_eq!(file_sums(&value).unwrap().rows, file.rows);
+            prop_assert_eq!(FileEntry::decode("dt=1/", b"a", &value).unwrap(), file);
+            let value = partition.encode().unwrap();
+            prop_assert_eq!(partition_sums(&value).unwrap().bytes, partition.bytes);
+            prop_assert_eq!(Partition::decode(b"dt=1/", &value).unwrap(), partition);
+        }
+
+        // Bytes from a disk may be anything: they are refused, or exactly what encoding gives.
+        #[test]
+        fn any_bytes_are_answered(
+            file in file(), partition in partition(),
+            at in any::<prop::sample::Index>(), bits in 1u8.., noise in any::<Vec<u8>>(),
+        ) {
+            for good in [file.encode().unwrap(), partition.encode().unwrap()] {
+                let at = at.index(good.len());
+                let mut bad = good.to_vec();
+                bad[at] ^= bits;
+                for bytes in [&bad[..], &good[..at], &noise[..]] {
+                    if let Ok(file) = FileEntry::decode("", b"a", bytes) {
+                        prop_assert_eq!(&file.encode().unwrap()[..], bytes);
+                    }
+                    if let Ok(partition) = Partition::decode(b"dt=1/", bytes) {
+                        prop_assert_eq!(&partition.encode().unwrap()[..], bytes);
+                    }
+                    let _ = (file_sums(bytes), partition_sums(bytes));
+                }
+                let _ = (FileEntry::decode("", &noise, &good), Partition::decode(&noise, &good));
+            }
+        }
+    }
+}

@@ -150,3 +150,67 @@ fn pairs(reader: &mut Reader<'_>) -> Result<Pairs, ManifestError> {
     }
     Ok(pairs)
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn root() -> impl Strategy<Value = Root> {
+        let columns = prop::collection::vec((".{0,5}", ".{0,5}"), 0..4);
+        let notes = prop::collection::btree_map(".{0,5}", ".{0,5}", 0..4);
+        let texts = (".{0,9}", ".{0,9}", prop::option::of(".{1,9}"));
+        let sums = (
+            any::<u64>(),
+            any::<u64>(),
+            any::<u64>(),
+            prop::option::of(0..u64::MAX),
+        );
+        (texts, columns, notes, sums, any::<[u8; 32]>()).prop_map(
+            |(texts, columns, notes, sums, id)| {
+                let pair = |(name, text): (String, String)| (name.into(), text.into());
+                let header = Header {
+                    location: texts.0.into(),
+                    format: texts.1.into(),
+                    schema: texts.2.map(Arc::from),
+                    columns: columns.into_iter().map(pair).collect(),
+                    notes: notes.into_iter().map(pair).collect(),
+                };
+                let sums = Sums {
+                    entries: sums.0,
+                    files: sums.1,
+                    bytes: sums.2,
+                    rows: sums.3,
+                };
+                let id = BlobId::from_bytes(id);
+                let partitions = Child { id, sums };
+                Root { header, partitions }
+            },
+        )
+    }
+
+    proptest! {
+        // The root's digest is the version: two roots for one content would be two versions.
+        #[test]
+        fn a_root_is_read_as_it_was_written(root in root()) {
+            prop_assert_eq!(Root::decode(&root.encode().unwrap()).unwrap(), root);
+        }
+
+        // Bytes from a disk may be anything: they are refused, or exactly what encoding gives.
+        #[test]
+        fn any_bytes_are_answered(root in root(), at in any::<prop::sample::Index>(), bits in 1u8..) {
+            let good = root.encode().unwrap();
+            let at = at.index(good.len());
+            let mut bad = good.to_vec();
+            bad[at] ^= bits;
+            for bytes in [&bad[..], &good[..at]] {
+                if let Ok(root) = Root::decode(bytes) {
+                    prop_assert_eq!(&root.encode().unwrap()[..], bytes);
+                }
+            }
+        }
+    }
+}

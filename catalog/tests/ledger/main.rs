@@ -9,5 +9,6 @@ mod fault;
 mod memory;
 mod rebuild;
 mod remove;
+mod replicas;
 mod search;
 mod world;
