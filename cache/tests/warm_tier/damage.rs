@@ -1,23 +1,13 @@
 //! What lies in the directory is not what it should be.
 
-use std::os::unix::fs::{FileExt, symlink};
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::Duration;
 
 use terrace_cache::units::Span;
 
+use crate::bits::flip_bit;
 use crate::support::{MIB, Node, Pattern, config, eventually, files, object, path};
-
-fn flip(path: &Path, offset: u64) {
-    let file = std::fs::File::options()
-        .read(true)
-        .write(true)
-        .open(path)
-        .unwrap();
-    let mut byte = [0];
-    file.read_exact_at(&mut byte, offset).unwrap();
-    file.write_all_at(&[byte[0] ^ 4], offset).unwrap();
-}
 
 fn replace(path: &Path, make: impl FnOnce(&Path)) {
     std::fs::remove_file(path).unwrap();
@@ -64,8 +54,8 @@ impl Harm {
             std::fs::copy(from, to).unwrap();
         };
         match self {
-            Self::Bit(offset) => flip(data, offset),
-            Self::BitInSums => flip(sum, 30),
+            Self::Bit(offset) => flip_bit(data, offset),
+            Self::BitInSums => flip_bit(sum, 30),
             Self::Length(length) => {
                 let file = std::fs::File::options().write(true).open(data).unwrap();
                 file.set_len(length).unwrap();
@@ -123,7 +113,7 @@ async fn damage_under_an_open_copy_is_found() {
     let node = Node::start(config(dir.path()), Pattern::default()).await;
     node.check(&object).await;
     node.settle().await;
-    flip(&path(dir.path(), &object, ""), 6 * MIB + 1);
+    flip_bit(&path(dir.path(), &object, ""), 6 * MIB + 1);
     node.check(&object).await;
     assert_eq!(node.stats().quarantined, 1);
     node.check(&object).await;

@@ -5,6 +5,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "../support/damage.rs"]
+mod bits;
 mod damage;
 mod faults;
 mod processes;
