@@ -8,7 +8,7 @@
 //!
 //! The bar for the gap is [`BAR`] at p99. The same client waits for its turn on a busy machine also
 //! when nobody is killed, so it is measured in moments without a kill, too, spread over the same run,
-//! and what it waits there at p99 is allowed on top.
+//! and what it waits there at p99 is allowed on top, once for each of the [`TURNS`] it has to wait for.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -30,6 +30,10 @@ const SEED: u64 = 0x7e44ace;
 
 /// What a kill may cost at p99.
 const BAR: Duration = Duration::from_millis(250);
+
+/// How often an operation that a kill hits has to wait for its turn: the next worker gets the
+/// processor, and then the answer, as any other operation does.
+const TURNS: u32 = 2;
 
 /// After so many kills there is a rest without any.
 const KILLS_BETWEEN_RESTS: usize = 10;
@@ -125,7 +129,7 @@ fn killed_at_random_times() {
     }
     println!("{done} operations, none failed");
     check_everything(&mount);
-    let allowed = BAR + percentile(&quiet, 0.99);
+    let allowed = BAR + TURNS * percentile(&quiet, 0.99);
     println!("allowed at p99: {allowed:?}");
     assert!(
         percentile(&gaps, 0.99) < allowed,
