@@ -7,7 +7,7 @@
 //! follow                tables with a log of their own: it is exact
 //! table                 what is remembered between looks; why
 //! head                  the newest version, to compare with
-//! check publish         footers, columns, policy; manifest; commit
+//! check publish write   footers, columns, policy; manifest; commit
 //! pass                  one look at one table
 //! lost                  published files that are gone or overwritten
 //! batch                 the call of a sync system
@@ -42,6 +42,7 @@ mod shape;
 mod table;
 mod watch;
 pub mod why;
+mod write;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -13,22 +13,15 @@ use std::sync::Arc;
 
 use super::check::{self, Checked, Footers, Unfit, Unreachable};
 use super::completeness::{Expect, Missing, rows_missing};
-use super::fingerprint::Fingerprint;
-use super::layout::Values;
 use super::settings::Settings;
-use super::table::{NOTE_FINGERPRINT, NOTE_MARKER, NOTE_PROOF, NOTE_RANGES, Published, Ready};
-use crate::blobs::BlobId;
+use super::table::{Published, Ready};
+use super::write;
 use crate::descriptor::Descriptor;
 use crate::ledger::{BatchId, Commit, CommitError, Committed, Ledger, LedgerError};
-use crate::manifest::{FileEntry, Header, Manifest, ManifestEdit, ManifestError};
+use crate::manifest::{Header, Manifest, ManifestError};
 use crate::schema::evolution::{self, Policy};
-use crate::schema::{ColumnRange, Confidence, FileFormat, Inferred, Schema};
-use crate::upstream::{UpFile, Upstream};
-
-/// Longest note with ranges, bytes: the manifest takes 4096.
-const RANGES_MAX: usize = 4000;
-/// Name of the header's note about how sure the format is.
-const NOTE_CONFIDENCE: &str = "confidence";
+use crate::schema::{Confidence, FileFormat, Inferred, Schema};
+use crate::upstream::Upstream;
 
 /// Where a table is and what applies to it.
 #[derive(Debug)]
@@ -150,7 +143,7 @@ pub(crate) async fn publish(
         });
     }
     let summary = summary(&plan, published);
-    let manifest = write(target, published, &plan, &checked, &inferred, schema).await?;
+    let manifest = write::manifest(target, published, &plan, &checked, &inferred, schema).await?;
     register(target).await?;
     let commit = Commit {
         dataset: target.descriptor.name.clone(),
@@ -171,32 +164,6 @@ pub(crate) async fn publish(
         Err(error @ CommitError::Stale { .. }) => Err(PublishError::Stale(error)),
         Err(CommitError::Ledger(error)) => Err(PublishError::Ledger(error)),
     }
-}
-
-/// Writes the manifest of a plan; everything that it names is durable afterwards.
-async fn write(
-    target: &Target<'_>,
-    published: &Published,
-    plan: &Plan,
-    checked: &[Checked],
-    inferred: &Inferred,
-    schema: Option<Schema>,
-) -> Result<BlobId, PublishError> {
-    let mut edit = match &published.manifest {
-        Some(manifest) => ManifestEdit::from(manifest),
-        None => ManifestEdit::new(target.ledger.blobs(), Header::default()),
-    };
-    write_header(edit.header_mut(), target, inferred, schema, plan);
-    if plan.replace_table {
-        edit.clear();
-    }
-    for partition in &plan.removed {
-        edit.remove_partition(partition);
-    }
-    for (ready, checked) in plan.ready.iter().zip(checked) {
-        put(&mut edit, ready, checked).await?;
-    }
-    Ok(edit.finish().await?)
 }
 
 /// The format: a person's word, the log's, that of the version before, or what the files look like.
@@ -292,82 +259,6 @@ fn columns(
         false => evolution::union(old, new),
     };
     Ok((Some(merged), incompatible))
-}
-
-fn write_header(
-    header: &mut Header,
-    target: &Target<'_>,
-    inferred: &Inferred,
-    schema: Option<Schema>,
-    plan: &Plan,
-) {
-    header.location = target.location.as_str().into();
-    header.format = inferred.format.as_str().into();
-    header.schema = schema.map(|schema| schema.to_text().into());
-    if let Some(ready) = plan.ready.first() {
-        let text: Arc<str> = Arc::from("string");
-        let column =
-            |(name, _): &(Arc<str>, Option<Arc<str>>)| (Arc::clone(name), Arc::clone(&text));
-        header.columns = ready.values.iter().map(column).collect();
-    }
-    let confidence = serde_json::to_value(inferred.confidence).ok();
-    if let Some(confidence) = confidence.as_ref().and_then(|value| value.as_str()) {
-        header.notes.retain(|(name, _)| &**name != NOTE_CONFIDENCE);
-        header
-            .notes
-            .push((NOTE_CONFIDENCE.into(), confidence.into()));
-        header.notes.sort();
-    }
-}
-
-async fn put(edit: &mut ManifestEdit, ready: &Ready, checked: &Checked) -> Result<(), LedgerError> {
-    let entry = |(file, rows): (&UpFile, &Option<u64>)| FileEntry {
-        path: Arc::clone(&file.path),
-        size: file.size,
-        mtime_ms: file.mtime_ms,
-        token: Arc::clone(&file.token),
-        rows: *rows,
-        checksum: None,
-    };
-    let files = ready.files.iter().zip(&checked.rows);
-    let entries: Vec<FileEntry> = files.map(entry).collect();
-    let files = edit.store_files(&ready.partition, entries).await?;
-    let mut notes: BTreeMap<Arc<str>, Arc<str>> = BTreeMap::new();
-    let fingerprint = Fingerprint::of(&ready.files).to_text();
-    notes.insert(NOTE_FINGERPRINT.into(), fingerprint.into());
-    if let Some(marker) = ready.marker_ms {
-        notes.insert(NOTE_MARKER.into(), marker.to_string().into());
-    }
-    if let Some(proof) = serde_json::to_value(ready.proof)
-        .ok()
-        .as_ref()
-        .and_then(|proof| proof.as_str())
-    {
-        notes.insert(NOTE_PROOF.into(), proof.into());
-    }
-    if let Some(ranges) = ranges_note(&checked.ranges) {
-        notes.insert(NOTE_RANGES.into(), ranges.into());
-    }
-    let values: Values = ready.values.clone();
-    Ok(edit.set_partition(&ready.partition, values, notes, files)?)
-}
-
-/// The ranges of as many leading columns as a note can hold.
-fn ranges_note(ranges: &[ColumnRange]) -> Option<String> {
-    let mut kept: Vec<&ColumnRange> = ranges
-        .iter()
-        .filter(|range| range.min.is_some() || range.max.is_some() || range.nulls.is_some())
-        .collect();
-    loop {
-        if kept.is_empty() {
-            return None;
-        }
-        let text = serde_json::to_string(&kept).ok()?;
-        if text.len() <= RANGES_MAX {
-            return Some(text);
-        }
-        kept.truncate(kept.len() * RANGES_MAX / text.len());
-    }
 }
 
 fn summary(plan: &Plan, published: &Published) -> BTreeMap<String, String> {

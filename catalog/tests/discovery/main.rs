@@ -6,6 +6,9 @@ mod batches;
 mod faults;
 mod formats;
 mod life;
+#[path = "../support/memory.rs"]
+mod memory;
+mod scale;
 mod store;
 mod world;
 mod writers;
