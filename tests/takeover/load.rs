@@ -158,13 +158,26 @@ impl Load {
 
     /// For each moment the longest operation of the polling client that began before its end.
     pub(crate) fn gaps(&self, moments: &[Instant]) -> Vec<Duration> {
+        let longest = self.longest(moments);
+        longest.into_iter().map(length).collect()
+    }
+
+    /// What each kill cost. One operation that lasted over several kills, because the next worker
+    /// was killed before it served, is one gap, of that many kills.
+    pub(crate) fn costs(&self, kills: &[Instant]) -> Vec<Duration> {
+        self.longest(kills)
+            .chunk_by(|left, right| left.is_some() && left == right)
+            .map(|kills| length(kills[0]) / u32::try_from(kills.len()).unwrap())
+            .collect()
+    }
+
+    fn longest(&self, moments: &[Instant]) -> Vec<Option<(Instant, Instant)>> {
         let slow = self.told.slow.lock().unwrap();
         let longest = |moment: &Instant| {
             slow.iter()
                 .filter(|(began, ended)| *began <= *moment + AFTER && ended >= moment)
-                .map(|(began, ended)| *ended - *began)
-                .max()
-                .unwrap_or(SLOW)
+                .max_by_key(|(began, ended)| *ended - *began)
+                .copied()
         };
         moments.iter().map(longest).collect()
     }
@@ -177,6 +190,10 @@ impl Load {
         assert_eq!(failed, 0, "clients have failed, see above");
         self.told.operations.load(Ordering::Relaxed)
     }
+}
+
+fn length(operation: Option<(Instant, Instant)>) -> Duration {
+    operation.map_or(SLOW, |(began, ended)| ended - began)
 }
 
 /// One client: mostly small files, some big ones, listings, and a handle that is kept open.

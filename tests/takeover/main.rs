@@ -9,6 +9,7 @@
 //! The bar for the gap is [`BAR`] at p99. The same client waits for its turn on a busy machine also
 //! when nobody is killed, so it is measured in moments without a kill, too, spread over the same run,
 //! and what it waits there at p99 is allowed on top, once for each of the [`TURNS`] it has to wait for.
+//! A machine on which that alone is half the bar can only tell whether anything hangs.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -34,6 +35,9 @@ const BAR: Duration = Duration::from_millis(250);
 /// How often an operation that a kill hits has to wait for its turn: the next worker gets the
 /// processor, and then the answer, as any other operation does.
 const TURNS: u32 = 2;
+
+/// What a kill may cost on a machine that takes half the bar without any.
+const OVERLOADED: Duration = Duration::from_secs(10);
 
 /// After so many kills there is a rest without any.
 const KILLS_BETWEEN_RESTS: usize = 10;
@@ -85,7 +89,7 @@ fn kill_under_load(world: &World, load: &Load, kills: usize, seed: u64) -> Waits
     wait_for("the last worker", || world.worker() != last);
     load.wait_for_progress();
     Waits {
-        kills: load.gaps(&moments),
+        kills: load.costs(&moments),
         quiet: load.gaps(&quiet),
     }
 }
@@ -129,7 +133,15 @@ fn killed_at_random_times() {
     }
     println!("{done} operations, none failed");
     check_everything(&mount);
-    let allowed = BAR + TURNS * percentile(&quiet, 0.99);
+    let turn = percentile(&quiet, 0.99);
+    let allowed = if turn < BAR / 2 {
+        BAR + TURNS * turn
+    } else {
+        println!(
+            "without any kill this machine takes {turn:?}: too busy to judge the gap by the bar"
+        );
+        OVERLOADED
+    };
     println!("allowed at p99: {allowed:?}");
     assert!(
         percentile(&gaps, 0.99) < allowed,
