@@ -111,7 +111,18 @@ impl ObjectId {
 impl Digest {
     /// Lower-case hexadecimal, 64 characters.
     pub fn hex(&self) -> String {
-        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+        let mut text = String::with_capacity(2 * self.0.len());
+        push_hex(&mut text, &self.0);
+        text
+    }
+}
+
+/// Appends bytes as lower-case hexadecimal.
+pub(crate) fn push_hex(text: &mut String, bytes: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for byte in bytes {
+        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
+        text.push(char::from(DIGITS[usize::from(byte & 15)]));
     }
 }
 

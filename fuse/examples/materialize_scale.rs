@@ -53,6 +53,31 @@ fn main() -> Result<(), Failure> {
     result
 }
 
+/// Time that passed, and processor time of this process: what a busy machine shows truly.
+struct Clock(Instant, f64);
+
+impl Clock {
+    fn start() -> Self {
+        Self(Instant::now(), processor_seconds())
+    }
+}
+
+impl std::fmt::Display for Clock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (passed, used) = (self.0.elapsed().as_secs_f64(), processor_seconds() - self.1);
+        write!(f, "{passed:8.2} s, {used:8.2} s of processor time")
+    }
+}
+
+fn processor_seconds() -> f64 {
+    let usage = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF);
+    usage.map_or(0.0, |usage| {
+        let seconds =
+            |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
+        seconds(usage.user_time()) + seconds(usage.system_time())
+    })
+}
+
 async fn run(files: u64, home: PathBuf) -> Result<(), Failure> {
     let mut builder = Builder::new("s3://bucket", "train", Surplus::Refuse);
     for number in 0..files {
@@ -97,16 +122,13 @@ async fn run(files: u64, home: PathBuf) -> Result<(), Failure> {
         "second tree, objects complete",
     ] {
         let tree = home.join("tree");
-        let start = Instant::now();
+        let clock = Clock::start();
         let report = materialize(&snapshot, &objects, &tree, &options, &|_| ()).await?;
-        println!(
-            "{round:30} {:8.2} s  {report:?}",
-            start.elapsed().as_secs_f64()
-        );
-        let start = Instant::now();
+        println!("{round:30} {clock}  {report:?}");
+        let clock = Clock::start();
         let (hot, tree) = (hot.clone(), tree.clone());
         tokio::task::spawn_blocking(move || remove(&hot, &tree)).await??;
-        println!("{:30} {:8.2} s", "removed", start.elapsed().as_secs_f64());
+        println!("{:30} {clock}", "removed");
     }
     cache.shutdown().await;
     Ok(())

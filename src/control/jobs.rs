@@ -20,7 +20,9 @@ use crate::node::assembly::Node;
 
 /// Files filled at once: enough to hide the latency of a store behind small files.
 const FILES_AT_ONCE: usize = 64;
-/// How often a waiting client hears of progress.
+/// Pins written at once: each write is a sync of the index.
+pub(super) const PIN_BATCH: usize = 1024;
+/// How often a waiting client hears of progress, and how long a pin waits for others at most.
 const REPORT_EVERY: Duration = Duration::from_millis(250);
 
 /// What to do with each file.
@@ -40,6 +42,7 @@ pub(super) async fn warm(node: Arc<Node>, mut found: Found, plan: Plan, reports:
     let mut job = Job {
         progress: WarmProgress::default(),
         running: JoinSet::new(),
+        to_pin: Vec::new(),
     };
     let mut tick = tokio::time::interval(REPORT_EVERY);
     let mut listed = false;
@@ -47,19 +50,26 @@ pub(super) async fn warm(node: Arc<Node>, mut found: Found, plan: Plan, reports:
         let room = job.running.len() < FILES_AT_ONCE;
         tokio::select! {
             next = found.next(&node), if room && !listed => match next {
-                Some(Ok(object)) => job.begin(&node, &found, object, plan),
+                Some(Ok(object)) => job.begin(&found, object, plan),
                 Some(Err(error)) => job.fail(error),
                 None => listed = true,
             },
             Some(done) = job.running.join_next(), if !job.running.is_empty() => match done {
-                Ok(Ok(bytes)) => {
+                Ok(Ok(object)) => {
                     job.progress.files_done += 1;
-                    job.progress.bytes_done += bytes;
+                    job.progress.bytes_done += object.id().size();
+                    if plan.pin && !plan.warm_only {
+                        job.to_pin.push(object);
+                    }
+                    if job.to_pin.len() == PIN_BATCH {
+                        job.pin(&node).await;
+                    }
                 }
                 Ok(Err(error)) => job.fail(error),
                 Err(error) => job.fail(error.to_string()),
             },
             _ = tick.tick() => {
+                job.pin(&node).await;
                 job.progress.listed = listed;
                 if let Some(reports) = &reports {
                     if reports.is_closed() {
@@ -71,6 +81,7 @@ pub(super) async fn warm(node: Arc<Node>, mut found: Found, plan: Plan, reports:
             }
         }
     }
+    job.pin(&node).await;
     job.progress.listed = true;
     job.progress.finished = true;
     if let Some(reports) = reports {
@@ -80,31 +91,37 @@ pub(super) async fn warm(node: Arc<Node>, mut found: Found, plan: Plan, reports:
 
 struct Job {
     progress: WarmProgress,
-    running: JoinSet<Result<u64, String>>,
+    running: JoinSet<Result<Arc<Object>, String>>,
+    /// Filled and not pinned yet; not evicted, as they are held here.
+    to_pin: Vec<Arc<Object>>,
 }
 
 impl Job {
-    fn begin(&mut self, node: &Arc<Node>, found: &Found, object: Arc<Object>, plan: Plan) {
+    fn begin(&mut self, found: &Found, object: Arc<Object>, plan: Plan) {
         self.progress.files_total += 1;
         self.progress.bytes_total += object.id().size();
-        let node = Arc::clone(node);
         let source = Arc::clone(&found.source);
         self.running.spawn(async move {
-            let size = object.id().size();
             if plan.warm_only {
                 fill_warm(&object, &source).await?;
-                return Ok(size);
+            } else {
+                object.fill().await.map_err(|error| error.to_string())?;
             }
-            object.fill().await.map_err(|error| error.to_string())?;
-            if plan.pin {
-                let digest = object.id().digest();
-                node.cache()
-                    .hot()
-                    .pin(&digest, true)
-                    .map_err(|error| error.to_string())?;
-            }
-            Ok(size)
+            Ok(object)
         });
+    }
+
+    /// Pins what waits for it.
+    async fn pin(&mut self, node: &Node) {
+        let objects = std::mem::take(&mut self.to_pin);
+        if objects.is_empty() {
+            return;
+        }
+        let digests = objects.iter().map(|object| object.id().digest());
+        let pinned = node.cache().hot().pin_all(digests.collect(), true);
+        if let Err(error) = pinned.await {
+            self.fail(error.to_string());
+        }
     }
 
     fn fail(&mut self, error: String) {

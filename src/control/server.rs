@@ -11,7 +11,7 @@ use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-use super::jobs::{self, Plan};
+use super::jobs::{self, PIN_BATCH, Plan};
 use super::proto::node_server::{Node as Service, NodeServer};
 use super::proto::{
     EvictReply, EvictRequest, MaterializeRequest, MetricsReply, MetricsRequest, PinReply,
@@ -142,6 +142,7 @@ impl Service for Control {
         let mut found = target::find(&self.node, request.target).await?;
         let hot = self.node.cache().hot().clone();
         let mut reply = PinReply::default();
+        let mut batch = Vec::new();
         while let Some(id) = found.objects.recv().await {
             let id = id.map_err(Status::failed_precondition)?;
             let digest = id.digest();
@@ -149,10 +150,16 @@ impl Service for Control {
                 reply.missing += u64::from(request.pinned);
                 continue;
             }
-            hot.pin(&digest, request.pinned).map_err(internal)?;
             reply.files += 1;
             reply.bytes += id.size();
+            batch.push(digest);
+            if batch.len() == PIN_BATCH {
+                let pinned = hot.pin_all(std::mem::take(&mut batch), request.pinned);
+                pinned.await.map_err(internal)?;
+            }
         }
+        let pinned = hot.pin_all(batch, request.pinned);
+        pinned.await.map_err(internal)?;
         Ok(Response::new(reply))
     }
 

@@ -77,6 +77,7 @@ impl Shared {
                 checkpointed = Instant::now();
                 clean &= self.tell(self.checkpoint());
                 clean &= self.tell(self.write_marks());
+                clean &= self.tell(self.write_links());
                 clean &= self.finish_removals();
             }
             if stop {

@@ -25,7 +25,7 @@ use std::sync::{Mutex, PoisonError};
 use nix::fcntl::{Flock, FlockArg};
 
 use super::error::{HotError, HotErrorKind};
-use crate::identity::Digest;
+use crate::identity::{Digest, push_hex};
 
 const FORMAT: &str = "terrace-hot 1\n";
 
@@ -79,8 +79,7 @@ impl Directory {
     }
 
     pub(super) fn data(&self, digest: &Digest, incarnation: u64) -> PathBuf {
-        self.shard(digest.0[0])
-            .join(format!("{digest}.{incarnation:016x}"))
+        self.shard(digest.0[0]).join(data_name(digest, incarnation))
     }
 
     pub(super) fn sidecar(&self, digest: &Digest, incarnation: u64) -> PathBuf {
@@ -101,6 +100,17 @@ impl Directory {
         }
         Ok(())
     }
+}
+
+/// Length of the name of a data file; that of a sidecar is longer.
+pub(super) const DATA_NAME: usize = 64 + 1 + 16;
+
+/// Name of a data file in its directory.
+pub(super) fn data_name(digest: &Digest, incarnation: u64) -> String {
+    let mut name = digest.hex();
+    name.push('.');
+    push_hex(&mut name, &incarnation.to_be_bytes());
+    name
 }
 
 /// Unlinks `path`; missing is fine.

@@ -210,8 +210,9 @@ fn boot_id(directory: &Directory) -> Result<[u8; 16], HotError> {
 }
 
 impl Shared {
-    /// Unlinks files that no record names, left behind by a process that was killed. Files of this
-    /// process are let alone: their records may be on their way.
+    /// Unlinks files that no record names, left behind by a process that was killed, and reads the
+    /// owners of the others again. Files of this process are let alone: their records may be on
+    /// their way.
     pub(super) fn sweep(&self) {
         for shard in 0..=255u8 {
             if self.closed.load(Ordering::Acquire) {
@@ -221,6 +222,9 @@ impl Shared {
                 self.report(Some(&error));
                 return;
             }
+        }
+        if let Err(error) = self.mend_absent() {
+            self.report(Some(&error));
         }
     }
 
@@ -237,9 +241,13 @@ impl Shared {
             let entry = entry.map_err(|e| fail(&e))?;
             let name = entry.file_name();
             let parsed = name.to_str().and_then(directory::parse_name);
-            if parsed.is_some_and(|(digest, incarnation)| {
-                known.contains(&(digest, incarnation)) || self.is_own(incarnation)
-            }) {
+            if let Some(place) = parsed.filter(|place| known.contains(place)) {
+                if name.len() == directory::DATA_NAME {
+                    self.mend_owners(&place.0, &entry)?;
+                }
+                continue;
+            }
+            if parsed.is_some_and(|(_, incarnation)| self.is_own(incarnation)) {
                 continue;
             }
             directory::remove(&entry.path())?;

@@ -12,6 +12,7 @@ use super::error::{HotError, HotErrorKind};
 use super::health::{Health, Outcome};
 use super::index::Index;
 use super::ledger::Ledger;
+use super::link::Links;
 use super::pool::{Failure, Pool};
 use super::record::Trust;
 use super::stats::{Counters, add};
@@ -51,6 +52,7 @@ pub(super) struct Shared {
     /// Removals that the index refused; repeated until it takes them.
     pub(super) unfinished: Mutex<VecDeque<(Digest, u64)>>,
     pub(super) listeners: Mutex<Vec<Listener>>,
+    pub(super) links: Links,
     catalogue: Mutex<Catalogue>,
     policy: Mutex<Box<dyn Policy>>,
     counter: AtomicU32,
@@ -142,6 +144,7 @@ impl Shared {
             told_failures: AtomicU64::new(0),
             unfinished: Mutex::default(),
             listeners: Mutex::default(),
+            links: Links::default(),
             catalogue: Mutex::new(parts.catalogue),
             policy: Mutex::new(parts.policy),
             counter: AtomicU32::new(0),

@@ -13,6 +13,7 @@ use super::index::Change;
 use super::ledger::Reservation;
 use super::object::{Data, HotObject, State};
 use super::pool::PoolThreads;
+use super::record::Pins;
 use super::recover;
 use super::scrub::ScrubReport;
 use super::shared::Shared;
@@ -158,26 +159,36 @@ impl HotTier {
         })
     }
 
-    /// Exempts `digest` from eviction, or no longer. Durable; also for objects not resident yet.
-    pub fn pin(&self, digest: &Digest, pinned: bool) -> Result<(), HotError> {
-        let digest = *digest;
-        self.shared.run("pin object", move |shared| {
-            let mut pins = shared
-                .catalogue()
-                .pins
-                .get(&digest)
-                .copied()
-                .unwrap_or_default();
-            pins.pinned = pinned;
-            shared.index.apply(&[Change::Pin(digest, pins)], true)?;
+    /// Exempts objects from eviction, or no longer. Durable when this returns, with one write for all
+    /// of them; also for objects not resident yet. Dropping the future does not stop the write.
+    pub async fn pin_all(&self, digests: Vec<Digest>, pinned: bool) -> Result<(), HotError> {
+        let pin = move |shared: &Arc<Shared>| {
+            let _unchanged = shared.links.lock();
+            let changed: Vec<(Digest, Pins)> = {
+                let catalogue = shared.catalogue();
+                let pins = |digest| catalogue.pins.get(digest).copied().unwrap_or_default();
+                let changed = digests.iter().map(|digest| {
+                    let owners = pins(digest).owners;
+                    (*digest, Pins { pinned, owners })
+                });
+                changed.collect()
+            };
+            let changes: Vec<Change> = changed
+                .iter()
+                .map(|(digest, pins)| Change::Pin(*digest, *pins))
+                .collect();
+            shared.index.apply(&changes, true)?;
             let mut catalogue = shared.catalogue();
-            if pins.is_held() {
-                catalogue.pins.insert(digest, pins);
-            } else {
-                catalogue.pins.remove(&digest);
+            for (digest, pins) in changed {
+                if pins.is_held() {
+                    catalogue.pins.insert(digest, pins);
+                } else {
+                    catalogue.pins.remove(&digest);
+                }
             }
             Ok(())
-        })
+        };
+        self.shared.run_async("pin objects", pin).await
     }
 
     /// Whether `digest` is exempt from eviction by a pin or a materialized tree, from memory alone.

@@ -7,6 +7,7 @@ mod crash;
 mod disk;
 mod faults;
 mod integrity;
+mod links;
 mod support;
 mod tier;
 mod upkeep;

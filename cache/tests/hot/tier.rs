@@ -201,7 +201,8 @@ async fn the_budget_holds_and_pins_and_users_are_spared() {
         ..config(directory.path())
     };
     let tier = open(&config);
-    tier.pin(&digest(0, BLOCK), true).unwrap();
+    let pinned = vec![digest(0, BLOCK)];
+    tier.pin_all(pinned.clone(), true).await.unwrap();
     drop(filled(&tier, 0, BLOCK).await);
     let used = filled(&tier, 1, BLOCK).await;
     for seed in 2..40 {
@@ -225,7 +226,7 @@ async fn the_budget_holds_and_pins_and_users_are_spared() {
 
     let tier = open(&config);
     assert!(!tier.evict(&digest(0, BLOCK)).unwrap(), "pins survive");
-    tier.pin(&digest(0, BLOCK), false).unwrap();
+    tier.pin_all(pinned, false).await.unwrap();
     assert!(tier.evict(&digest(0, BLOCK)).unwrap());
     assert_eq!(
         tier.reserve(9 * BLOCK).unwrap_err().kind,

@@ -1,12 +1,9 @@
-//! Upkeep of complete objects: the scrub, and hard links that keep their fingerprints.
+//! Upkeep of complete objects: the scrub.
 
-use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 use std::time::Duration;
 
 use crate::support::*;
-use terrace_cache::hot::{BLOCK, HotConfig, HotTier, LinkAttributes, Linked, Residency};
+use terrace_cache::hot::{BLOCK, HotConfig, Residency};
 
 const SMALL: u64 = 100_000;
 const MIDDLE: u64 = 2 * BLOCK + 9;
@@ -64,86 +61,4 @@ async fn the_background_scrub_runs_at_its_rate() {
         begun.elapsed() > Duration::from_secs(4),
         "faster than its rate"
     );
-}
-
-/// What linked files shall look like, owned by whoever owns `tree`.
-fn attributes(tree: &Path) -> LinkAttributes {
-    let own = tree.metadata().unwrap();
-    LinkAttributes {
-        mode: 0o444,
-        owner: (own.uid(), own.gid()),
-        mtime_ns: 1_600_000_000_123_456_789,
-    }
-}
-
-// Without this, a materialized tree would lose its files to eviction, or spoil the fingerprints.
-#[tokio::test]
-async fn links_hold_their_objects_and_keep_them_trusted() {
-    let directory = directory("link");
-    let config = config(directory.path());
-    let tree = directory.path().join("tree");
-    std::fs::create_dir(&tree).unwrap();
-    let tree_fd = std::fs::File::open(&tree).unwrap();
-    let attributes = attributes(&tree);
-    let tier = open(&config);
-    let object = filled(&tier, 1, SMALL).await;
-    let linker = tier.linker();
-    let link = |tier: &HotTier, name: &str| {
-        let linker = tier.linker();
-        let result = linker.link(
-            &digest(1, SMALL),
-            tree_fd.as_fd(),
-            name.as_ref(),
-            &attributes,
-        );
-        linker.finish().unwrap();
-        result
-    };
-    assert_eq!(link(&tier, "early").unwrap(), Linked::Incomplete);
-    tier.sync().unwrap();
-    let backing = object.backing().unwrap().unwrap();
-    for name in ["a", "b"] {
-        let linked = linker.link(
-            &digest(1, SMALL),
-            tree_fd.as_fd(),
-            name.as_ref(),
-            &attributes,
-        );
-        assert_eq!(linked.unwrap(), Linked::Yes);
-    }
-    linker.finish().unwrap();
-    assert!(backing.check(), "our own link is not a change");
-    assert!(link(&tier, "a").is_err(), "the name exists");
-    assert_eq!(
-        std::fs::read(tree.join("b")).unwrap(),
-        content(1, 0, SMALL as usize)
-    );
-    let seen = tree.join("a").metadata().unwrap();
-    assert_eq!(
-        (seen.mode() & 0o777, seen.mtime(), seen.nlink()),
-        (0o444, 1_600_000_000, 3)
-    );
-    drop((object, backing));
-    assert!(!tier.evict(&digest(1, SMALL)).unwrap(), "held by two links");
-    drop(tier);
-
-    let tier = open(&config);
-    assert!(tier.object(&id(1, SMALL), &dataset()).unwrap().is_filled());
-    assert_eq!(tier.stats().verified_blocks, 0);
-    let linker = tier.linker();
-    linker
-        .unlink(&digest(1, SMALL), tree_fd.as_fd(), "a".as_ref())
-        .unwrap();
-    linker.finish().unwrap();
-    assert!(!tier.evict(&digest(1, SMALL)).unwrap(), "held by one link");
-    let linker = tier.linker();
-    linker
-        .unlink(&digest(1, SMALL), tree_fd.as_fd(), "b".as_ref())
-        .unwrap();
-    linker.finish().unwrap();
-    assert!(tier.object(&id(1, SMALL), &dataset()).unwrap().is_filled());
-
-    flip_bit(&data_file(&config, &digest(1, SMALL)), 9);
-    assert_eq!(link(&tier, "c").unwrap(), Linked::Unverified);
-    assert!(tier.evict(&digest(1, SMALL)).unwrap(), "nobody holds it");
 }

@@ -3,12 +3,13 @@
 //! Each thread takes a run, opens its directory once, and makes what is in it. What is not complete
 //! in the hot tier is left for the next round and told back. The first error stops all threads.
 
+use std::cell::OnceCell;
 use std::fs::File;
 use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use terrace_cache::hot::{HotTier, LinkAttributes, Linked, Linker};
+use terrace_cache::hot::{HotTier, Link, LinkAttributes, Linked, Linker};
 use terrace_cache::{DatasetKey, Digest, ObjectId};
 
 use super::journal::Journal;
@@ -45,18 +46,6 @@ pub(super) struct Counts {
 
 /// Files whose object was not ready, and how.
 pub(super) type Waiting = Vec<(Ino, Linked)>;
-
-/// Why a thread could not make an entry: its own error, or the object has to come first.
-enum Obstacle {
-    Wait(Linked),
-    Fail(MaterializeError),
-}
-
-impl<E: Into<MaterializeError>> From<E> for Obstacle {
-    fn from(error: E) -> Self {
-        Self::Fail(error.into())
-    }
-}
 
 impl Counts {
     pub(super) fn report(&self) -> Report {
@@ -153,74 +142,97 @@ impl Build {
     }
 
     fn make_run(&self, run: &Run, waiting: &mut Waiting) -> Result<(), MaterializeError> {
-        let mut directory = None;
+        let directory = OnceCell::new();
+        let open = || match directory.get() {
+            Some(open) => Ok(open),
+            None => self
+                .directory(run.parent)
+                .map(|opened| directory.get_or_init(|| opened)),
+        };
+        let mut files = Vec::new();
         for number in run.entries.clone() {
             let node = self.snapshot.node(Ino(number))?;
-            if node.attr.kind == Kind::Directory {
-                continue;
+            match node.attr.kind {
+                Kind::Directory => {}
+                Kind::Symlink => self.make_symlink(&node, open()?)?,
+                // The hot tier keeps no file for nothing.
+                Kind::File if node.attr.size == 0 => {
+                    self.copy(&node, open()?, None)?;
+                }
+                Kind::File => {
+                    let object = self.snapshot.object(node.ino)?;
+                    files.push((node, object));
+                }
             }
-            let directory = match &mut directory {
-                Some(directory) => directory,
-                none => none.insert(self.directory(run.parent)?),
-            };
-            match self.make_entry(&node, directory) {
-                Ok(()) => {}
-                Err(Obstacle::Wait(how)) => waiting.push((node.ino, how)),
-                Err(Obstacle::Fail(error)) => return Err(error),
+        }
+        if files.is_empty() {
+            return Ok(());
+        }
+        self.link_files(&files, open()?, waiting)
+    }
+
+    fn make_symlink(&self, node: &Node, directory: &File) -> Result<(), MaterializeError> {
+        let target = self.snapshot.link_target(node.ino)?;
+        let time = node.attr.mtime_ns;
+        let done = sys::make_link(directory.as_fd(), &node.name, &target, time);
+        let fail = io_error("create symbolic link", sys::name(&node.name).as_ref());
+        done.map_err(fail)?;
+        self.counts.symlinks.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Links siblings, all with one call of the tier.
+    fn link_files(
+        &self,
+        files: &[(Node, ObjectId)],
+        directory: &File,
+        waiting: &mut Waiting,
+    ) -> Result<(), MaterializeError> {
+        let links: Vec<Link<'_>> = files
+            .iter()
+            .map(|(node, object)| Link {
+                digest: object.digest(),
+                name: sys::name(&node.name),
+                attributes: LinkAttributes {
+                    mode: u32::from(node.attr.mode & 0o777),
+                    owner: (node.attr.uid, node.attr.gid),
+                    mtime_ns: node.attr.mtime_ns,
+                },
+            })
+            .collect();
+        let made = self.linker.link_all(directory.as_fd(), &links);
+        let made = made.map_err(|error| self.explain(&files[0].1, error))?;
+        for ((node, object), how) in files.iter().zip(made) {
+            match how {
+                Linked::Yes => {
+                    self.counts.linked.fetch_add(1, Ordering::Relaxed);
+                    let size = node.attr.size;
+                    self.counts.bytes.fetch_add(size, Ordering::Relaxed);
+                }
+                Linked::Differs => {
+                    if !self.copy(node, directory, Some(object))? {
+                        waiting.push((node.ino, Linked::Incomplete));
+                    }
+                }
+                how @ (Linked::Incomplete | Linked::Unverified) => waiting.push((node.ino, how)),
             }
         }
         Ok(())
     }
 
-    fn make_entry(&self, node: &Node, directory: &File) -> Result<(), Obstacle> {
-        let fail = |operation| io_error(operation, sys::name(&node.name).as_ref());
-        let attr = &node.attr;
-        if attr.kind == Kind::Symlink {
-            let target = self.snapshot.link_target(node.ino)?;
-            let done = sys::make_link(directory.as_fd(), &node.name, &target, attr.mtime_ns);
-            done.map_err(fail("create symbolic link"))?;
-            self.counts.symlinks.fetch_add(1, Ordering::Relaxed);
-            return Ok(());
-        }
-        if attr.size == 0 {
-            // The hot tier keeps no file for nothing.
-            return self.copy(node, directory, None);
-        }
-        let object = self.snapshot.object(node.ino)?;
-        let attributes = LinkAttributes {
-            mode: u32::from(attr.mode & 0o777),
-            owner: (attr.uid, attr.gid),
-            mtime_ns: attr.mtime_ns,
-        };
-        let name = sys::name(&node.name);
-        match self
-            .linker
-            .link(&object.digest(), directory.as_fd(), name, &attributes)
-        {
-            Ok(Linked::Yes) => {
-                self.counts.linked.fetch_add(1, Ordering::Relaxed);
-                self.counts.bytes.fetch_add(attr.size, Ordering::Relaxed);
-                Ok(())
-            }
-            Ok(Linked::Differs) => self.copy(node, directory, Some(&object)),
-            Ok(how) => Err(Obstacle::Wait(how)),
-            Err(error) => Err(Obstacle::Fail(self.explain(&object, error))),
-        }
-    }
-
-    /// A file of its own, for what cannot share an inode.
+    /// A file of its own, for what cannot share an inode. `false`: its object has to come first.
     fn copy(
         &self,
         node: &Node,
         directory: &File,
         object: Option<&ObjectId>,
-    ) -> Result<(), Obstacle> {
+    ) -> Result<bool, MaterializeError> {
         let fail = |operation| io_error(operation, sys::name(&node.name).as_ref());
         let backing = match object {
-            Some(object) => {
-                let backing = self.hot.object(object, &self.dataset)?.backing()?;
-                Some(backing.ok_or(Obstacle::Wait(Linked::Incomplete))?)
-            }
+            Some(object) => match self.hot.object(object, &self.dataset)?.backing()? {
+                Some(backing) => Some(backing),
+                None => return Ok(false),
+            },
             None => None,
         };
         let source = backing.as_ref().map(|backing| backing.file());
@@ -231,10 +243,9 @@ impl Build {
             .unwrap_or_else(PoisonError::into_inner)
             .push(node.ino.0);
         self.counts.copied.fetch_add(1, Ordering::Relaxed);
-        self.counts
-            .bytes
-            .fetch_add(node.attr.size, Ordering::Relaxed);
-        Ok(())
+        let size = node.attr.size;
+        self.counts.bytes.fetch_add(size, Ordering::Relaxed);
+        Ok(true)
     }
 
     fn directory(&self, ino: Ino) -> Result<File, MaterializeError> {

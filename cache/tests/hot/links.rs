@@ -1,0 +1,162 @@
+//! Hard links that hold their objects and keep their fingerprints, also over a crash.
+
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::support::*;
+use terrace_cache::hot::{HotConfig, HotTier, Link, LinkAttributes, Linked};
+
+const SMALL: u64 = 100_000;
+
+/// What linked files shall look like, owned by whoever owns `tree`.
+fn attributes(tree: &Path) -> LinkAttributes {
+    let own = tree.metadata().unwrap();
+    LinkAttributes {
+        mode: 0o444,
+        owner: (own.uid(), own.gid()),
+        mtime_ns: 1_600_000_000_123_456_789,
+    }
+}
+
+// Without this, a materialized tree would lose its files to eviction, or spoil the fingerprints.
+#[tokio::test]
+async fn links_hold_their_objects_and_keep_them_trusted() {
+    let directory = directory("link");
+    let config = config(directory.path());
+    let tree = directory.path().join("tree");
+    std::fs::create_dir(&tree).unwrap();
+    let tree_fd = std::fs::File::open(&tree).unwrap();
+    let attributes = attributes(&tree);
+    let tier = open(&config);
+    let object = filled(&tier, 1, SMALL).await;
+    let linker = tier.linker();
+    let one = |name: &'static str| Link {
+        digest: digest(1, SMALL),
+        name: name.as_ref(),
+        attributes,
+    };
+    let link = |tier: &HotTier, name: &'static str| {
+        let linker = tier.linker();
+        let result = linker.link_all(tree_fd.as_fd(), &[one(name)]);
+        linker.finish().unwrap();
+        result.map(|linked| linked[0])
+    };
+    assert_eq!(link(&tier, "early").unwrap(), Linked::Incomplete);
+    tier.sync().unwrap();
+    let backing = object.backing().unwrap().unwrap();
+    for name in ["a", "b"] {
+        let linked = linker.link_all(tree_fd.as_fd(), &[one(name)]);
+        assert_eq!(linked.unwrap(), [Linked::Yes]);
+    }
+    linker.finish().unwrap();
+    assert!(backing.check(), "our own link is not a change");
+    assert!(link(&tier, "a").is_err(), "the name exists");
+    assert_eq!(
+        std::fs::read(tree.join("b")).unwrap(),
+        content(1, 0, SMALL as usize)
+    );
+    let seen = tree.join("a").metadata().unwrap();
+    assert_eq!(
+        (seen.mode() & 0o777, seen.mtime(), seen.nlink()),
+        (0o444, 1_600_000_000, 3)
+    );
+    drop((object, backing));
+    assert!(!tier.evict(&digest(1, SMALL)).unwrap(), "held by two links");
+    drop(tier);
+
+    let tier = open(&config);
+    assert!(tier.object(&id(1, SMALL), &dataset()).unwrap().is_filled());
+    assert_eq!(tier.stats().verified_blocks, 0);
+    let linker = tier.linker();
+    linker
+        .unlink(&digest(1, SMALL), tree_fd.as_fd(), "a".as_ref())
+        .unwrap();
+    linker.finish().unwrap();
+    assert!(!tier.evict(&digest(1, SMALL)).unwrap(), "held by one link");
+    let linker = tier.linker();
+    linker
+        .unlink(&digest(1, SMALL), tree_fd.as_fd(), "b".as_ref())
+        .unwrap();
+    linker.finish().unwrap();
+    assert!(tier.object(&id(1, SMALL), &dataset()).unwrap().is_filled());
+
+    flip_bit(&data_file(&config, &digest(1, SMALL)), 9);
+    assert_eq!(link(&tier, "c").unwrap(), Linked::Unverified);
+    assert!(tier.evict(&digest(1, SMALL)).unwrap(), "nobody holds it");
+}
+
+/// A tier as a killed process leaves it: `made` is a copy of all its files, links included, taken
+/// while it runs.
+fn crashed_copy(from: &Path, to: &Path) -> HotConfig {
+    let status = std::process::Command::new("cp")
+        .arg("-a")
+        .args([from, to])
+        .status();
+    assert!(status.unwrap().success());
+    config(to)
+}
+
+/// Waits for the sweep of a tier to set the number of objects that are held.
+fn wait_for_held(tier: &HotTier, held: u64) {
+    let limit = Instant::now() + Duration::from_secs(60);
+    while tier.usage().pinned != held {
+        assert!(Instant::now() < limit, "owners: {:?}", tier.usage());
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
+// Without this, a process that is killed between a link and its record would leave an object that
+// is evicted under its tree, or one that can never be evicted.
+#[tokio::test]
+async fn owners_are_read_again_after_a_crash() {
+    let directory = directory("owners");
+    let first = directory.path().join("first");
+    std::fs::create_dir(&first).unwrap();
+    let config = HotConfig {
+        // Nothing is written but what this test asks for.
+        sync_interval: Duration::from_secs(3600),
+        checkpoint_interval: Duration::from_secs(3600),
+        ..config(&first)
+    };
+    let tree = first.join("tree");
+    std::fs::create_dir(&tree).unwrap();
+    let tree_fd = std::fs::File::open(&tree).unwrap();
+    let tier = open(&config);
+    for seed in [1, 2] {
+        drop(filled(&tier, seed, SMALL).await);
+    }
+    tier.sync().unwrap();
+    let linker = tier.linker();
+    let links = [(1, "a"), (1, "b"), (2, "c"), (3, "d")].map(|(seed, name)| Link {
+        digest: digest(seed, SMALL),
+        name: name.as_ref(),
+        attributes: attributes(&tree),
+    });
+    assert_eq!(
+        linker.link_all(tree_fd.as_fd(), &links).unwrap(),
+        [Linked::Yes, Linked::Yes, Linked::Yes, Linked::Incomplete]
+    );
+    let second = directory.path().join("second");
+    let unrecorded = crashed_copy(&first, &second);
+    linker.finish().unwrap();
+    assert_eq!(tier.usage().pinned, 2);
+    let third = directory.path().join("third");
+    let recorded = crashed_copy(&first, &third);
+    std::fs::remove_file(third.join("tree/c")).unwrap();
+    drop(tier);
+
+    let tier = open(&unrecorded);
+    wait_for_held(&tier, 2);
+    assert!(!tier.evict(&digest(1, SMALL)).unwrap(), "a and b hold it");
+    drop(tier);
+    let tier = open(&unrecorded);
+    assert_eq!(tier.usage().pinned, 2, "written down");
+    drop(tier);
+
+    let tier = open(&recorded);
+    wait_for_held(&tier, 1);
+    assert!(tier.evict(&digest(2, SMALL)).unwrap(), "c is gone");
+    assert!(!tier.evict(&digest(1, SMALL)).unwrap());
+}
