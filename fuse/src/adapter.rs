@@ -28,11 +28,10 @@ use fuser::{
 };
 use tracing::Instrument;
 
-use crate::fs::{DirectoryOpened, FileSystem, Found, Opened, Operation};
-use crate::handles::Mode;
+use crate::fs::{DirectoryOpened, FileSystem, Found, Operation};
 use crate::namespace::FsError;
 
-use convert::{Names, NamesPlus, absent, errno, file_attr, reply_xattr};
+use convert::{Names, NamesPlus, absent, errno, file_attr, reply_opened, reply_xattr};
 pub use device::{Device, connect};
 pub use handshake::MAX_REQUEST;
 
@@ -135,29 +134,16 @@ impl Filesystem for Adapter {
 
     fn open(&self, request: &Request, node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let span = self.begin(request, Operation::Open, node);
-        let (fs, unique) = (Arc::clone(&self.fs), request.unique().0);
+        let unique = request.unique().0;
+        // Most opens end here: without a future on the heap, which costs as much as they do.
+        let now = span.in_scope(|| self.fs.open_now(node.0, unique, flags.0));
+        if let Some(now) = now.transpose() {
+            return reply_opened(&self.fs, node.0, now, reply);
+        }
+        let fs = Arc::clone(&self.fs);
         self.answer(span, async move {
-            match fs.open(node.0, unique, flags.0).await {
-                Ok(Opened::Stateless) => reply.error(Errno::ENOSYS),
-                Ok(Opened::Handle {
-                    fh,
-                    mode: Mode::Cached,
-                }) => {
-                    let flags = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH;
-                    reply.opened(FileHandle(fh), flags);
-                }
-                Ok(Opened::Handle {
-                    fh,
-                    mode: Mode::Passthrough(id),
-                }) => {
-                    // SAFETY: the file system keeps `id` registered while a handle uses it, and the
-                    // wrapper is taken apart below instead of closing it.
-                    let backing = unsafe { reply.wrap_backing(id) };
-                    reply.opened_passthrough(FileHandle(fh), FopenFlags::FOPEN_NOFLUSH, &backing);
-                    backing.into_raw();
-                }
-                Err(error) => reply.error(errno(&fs, Operation::Open, node.0, &error)),
-            }
+            let opened = fs.open_later(node.0, unique).await;
+            reply_opened(&fs, node.0, opened, reply);
         });
     }
 

@@ -37,6 +37,9 @@ use super::sources::Sources;
 use crate::control;
 use crate::metrics;
 
+/// Descriptors we ask for: four mounts with all the idle backing files they may keep, and the rest.
+const OPEN_FILES: u64 = 1 << 19;
+
 /// Time to flush the tiers at an orderly end; the keeper allows 20 seconds for everything.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
 
@@ -95,18 +98,29 @@ pub(crate) fn run(usual: Option<Usual>) -> Result<()> {
     result
 }
 
-/// What the kernel should allow and spare: as many open files as possible (one per backing file),
-/// and, unlike the keeper, no protection from the out-of-memory killer.
+/// What the kernel should allow and spare: as many open files as we want, and, unlike the keeper, no
+/// protection from the out-of-memory killer.
 fn prepare_process() {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
-        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
-    {
+    if let Err(error) = raise_open_files() {
         tracing::warn!(%error, "limit of open files not raised");
     }
     if let Err(error) = std::fs::write("/proc/self/oom_score_adj", "0") {
         tracing::debug!(%error, "oom_score_adj not reset");
     }
+}
+
+/// Every open hot object and every registered backing file is a descriptor of this process: the
+/// usual soft limit of 1024 is for programs that use select(2), and the hard one is a guard against
+/// leaks, where ours are counted. Root may raise it; others get what they may have.
+fn raise_open_files() -> nix::Result<()> {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    // The kernel's ceiling for any process.
+    let ceiling = std::fs::read_to_string("/proc/sys/fs/nr_open");
+    let ceiling = ceiling.ok().and_then(|text| text.trim().parse().ok());
+    let wanted = OPEN_FILES.min(ceiling.unwrap_or(hard)).max(hard);
+    setrlimit(Resource::RLIMIT_NOFILE, wanted, wanted)
+        .or_else(|_| setrlimit(Resource::RLIMIT_NOFILE, hard, hard))
 }
 
 /// Returns to the usual priority soon after `mounts` sessions have begun, or after a while.

@@ -55,7 +55,8 @@ impl Object {
     pub fn opened(&self) -> Admission {
         let engine = &self.engine;
         engine.opened.store(true, Relaxed);
-        let admission = engine.shared.hot.opened(&engine.id, &engine.dataset);
+        let (id, dataset) = (&engine.id, &engine.dataset);
+        let admission = engine.shared.hot.opened(&engine.digest, id.size(), dataset);
         match admission {
             // A refusal of the hot tier is logged there; the object is then read from memory.
             Admission::Keep => drop(engine.keep()),

@@ -58,8 +58,10 @@ impl Backing {
         }
         if idle {
             self.data.holders.fetch_sub(1, Ordering::AcqRel);
+            self.data.ledger().add_idle();
         } else {
             self.data.holders.fetch_add(1, Ordering::AcqRel);
+            self.data.ledger().remove_idle();
         }
     }
 }
@@ -73,5 +75,6 @@ impl Clone for Backing {
 impl Drop for Backing {
     fn drop(&mut self) {
         self.set_idle(true);
+        self.data.ledger().remove_idle();
     }
 }

@@ -105,6 +105,10 @@ impl DataFile {
         self.ledger.remove_zombie(before);
     }
 
+    pub(super) fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
     /// Whether the object was evicted while this file was held.
     pub(super) fn is_buried(&self) -> bool {
         self.zombie.load(Ordering::Acquire) > 0

@@ -1,7 +1,8 @@
-//! Bytes the tier uses besides its resident objects: reservations and zombies.
+//! What the tier uses besides its resident objects: bytes of reservations and zombies, descriptors
+//! of idle backings.
 //!
-//! Resident bytes are counted in the catalogue, under its lock. These two are atomics because they
-//! go down in destructors, which must not take locks.
+//! Resident bytes are counted in the catalogue, under its lock. These are atomics because they go
+//! down in destructors, which must not take locks.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,9 +12,23 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub(super) struct Ledger {
     zombie: AtomicU64,
     reserved: AtomicU64,
+    idle: AtomicU64,
 }
 
 impl Ledger {
+    /// Backings that nobody uses now.
+    pub(super) fn idle(&self) -> u64 {
+        self.idle.load(Ordering::Acquire)
+    }
+
+    pub(super) fn add_idle(&self) {
+        self.idle.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(super) fn remove_idle(&self) {
+        self.idle.fetch_sub(1, Ordering::AcqRel);
+    }
+
     pub(super) fn zombie(&self) -> u64 {
         self.zombie.load(Ordering::Acquire)
     }

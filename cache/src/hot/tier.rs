@@ -125,11 +125,10 @@ impl HotTier {
 
     /// Counts one open with the policy, which says whether an object that is not resident shall
     /// become so.
-    pub fn opened(&self, id: &ObjectId, dataset: &DatasetKey) -> Admission {
-        let digest = id.digest();
+    pub fn opened(&self, digest: &Digest, size: u64, dataset: &DatasetKey) -> Admission {
         let resident = {
             let mut catalogue = self.shared.catalogue();
-            match catalogue.table.get_mut(&digest) {
+            match catalogue.table.get_mut(digest) {
                 Some(entry) => {
                     entry.used_at = now_seconds();
                     entry.dirty = true;
@@ -140,8 +139,8 @@ impl HotTier {
         };
         self.shared.policy().open(&Access {
             dataset,
-            digest: &digest,
-            size: id.size(),
+            digest,
+            size,
             resident,
         })
     }
@@ -260,6 +259,11 @@ impl HotTier {
             total.bad += report.bad;
         }
         Ok(total)
+    }
+
+    /// Backings that are kept and not in use: each is a descriptor of this process.
+    pub fn idle_backings(&self) -> u64 {
+        self.shared.ledger.idle()
     }
 
     /// How the space is used now.

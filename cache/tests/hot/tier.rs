@@ -295,7 +295,7 @@ async fn the_order_of_eviction_survives_a_restart() {
     }
     // The order is kept in seconds.
     tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
-    tier.opened(&id(0, BLOCK), &dataset());
+    tier.opened(&digest(0, BLOCK), BLOCK, &dataset());
     drop(tier);
     let tier = open(&config);
     drop(filled(&tier, 7, 2 * BLOCK).await);

@@ -5,10 +5,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fuser::{
-    Errno, FileAttr, FileType, Generation, INodeNo, ReplyDirectory, ReplyDirectoryPlus, ReplyXattr,
+    Errno, FileAttr, FileHandle, FileType, FopenFlags, Generation, INodeNo, ReplyDirectory,
+    ReplyDirectoryPlus, ReplyOpen, ReplyXattr,
 };
 
-use crate::fs::{Entry, FileSystem, Item, Listing, Operation};
+use crate::fs::{Entry, FileSystem, Item, Listing, Opened, Operation};
+use crate::handles::Mode;
 use crate::namespace::{Attr, FsError, Ino, Kind};
 
 /// Block size that stat(2) and statfs(2) show.
@@ -127,6 +129,33 @@ fn plain(item: &Item<'_>) -> Attr {
         nlink: 2,
         uid: 0,
         gid: 0,
+    }
+}
+
+/// Answers OPEN. Nothing is written through a handle, so none is ever flushed.
+pub(super) fn reply_opened(
+    fs: &FileSystem,
+    node: u64,
+    opened: Result<Opened, FsError>,
+    reply: ReplyOpen,
+) {
+    let (fh, mode) = match opened {
+        Ok(Opened::Handle { fh, mode }) => (FileHandle(fh), mode),
+        Ok(Opened::Stateless) => return reply.error(Errno::ENOSYS),
+        Err(error) => return reply.error(errno(fs, Operation::Open, node, &error)),
+    };
+    match mode {
+        Mode::Cached => {
+            let flags = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH;
+            reply.opened(fh, flags);
+        }
+        Mode::Passthrough(id) => {
+            // SAFETY: the file system keeps `id` registered while a handle uses it, and the wrapper
+            // is taken apart below instead of closing it.
+            let backing = unsafe { reply.wrap_backing(id) };
+            reply.opened_passthrough(fh, FopenFlags::FOPEN_NOFLUSH, &backing);
+            backing.into_raw();
+        }
     }
 }
 

@@ -7,9 +7,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use terrace_cache::ObjectId;
 use terrace_cache::fill::{Object, ReadStream};
 use terrace_cache::hot::Backing;
+use terrace_cache::{Digest, ObjectId};
 use tokio::task::AbortHandle;
 
 use super::lock;
@@ -25,7 +25,7 @@ pub(super) struct OpenInode {
     /// Who has it open how.
     pub(super) modes: Modes<Backing>,
     /// What it is; `None` until asked for after a take-over.
-    pub(super) id: Option<ObjectId>,
+    pub(super) known: Option<Known>,
     /// Its bytes, while it is open in cached mode and not longer: the hot tier does not evict what
     /// somebody holds, and an idle backing id must not keep its object there.
     pub(super) object: Option<Arc<Object>>,
@@ -34,6 +34,22 @@ pub(super) struct OpenInode {
     pub(super) inherited: Option<Backing>,
     /// Waits for the object to become complete, while open in cached mode.
     pub(super) watch: Option<AbortHandle>,
+}
+
+/// What every open tells the hot tier about an object. Its name is worked out once, not at each open.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Known {
+    pub(super) digest: Digest,
+    pub(super) size: u64,
+}
+
+impl Known {
+    pub(super) fn of(id: &ObjectId) -> Self {
+        Self {
+            digest: id.digest(),
+            size: id.size(),
+        }
+    }
 }
 
 type Shard = HashMap<Ino, OpenInode>;
@@ -130,10 +146,11 @@ impl Idle {
         lock(&self.list).1.remove(&tick);
     }
 
-    /// The node that has been idle for longest, when there are more than the limit.
-    pub(super) fn surplus(&self) -> Option<(u64, Node)> {
+    /// The node that has been idle for longest, when there are more than the limit, or too many in
+    /// all mounts of this process (`crowded`).
+    pub(super) fn surplus(&self, crowded: bool) -> Option<(u64, Node)> {
         let mut list = lock(&self.list);
-        if list.1.len() > self.capacity {
+        if crowded || list.1.len() > self.capacity {
             list.1.pop_first()
         } else {
             None

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use terrace_cache::DatasetKey;
 use terrace_cache::fill::{Object, ReadError};
 use terrace_cache::hot::Backing;
 use terrace_cache::policy::Admission;
-use terrace_cache::{DatasetKey, ObjectId};
 
 use super::errno::from_read;
-use super::files::{OpenInode, Reader};
-use super::modes::{Closed, Modes, Registered, Rule};
+use super::files::{Known, OpenInode, Reader};
+use super::modes::{Closed, Rule};
 use super::node::Node;
 use super::{FileSystem, Profile};
 use crate::handles::{Handle, Mode};
@@ -55,20 +55,40 @@ impl FileSystem {
         unique: u64,
         flags: i32,
     ) -> Result<Opened, FsError> {
+        match self.open_now(node, unique, flags)? {
+            Some(opened) => Ok(opened),
+            None => self.open_later(node, unique).await,
+        }
+    }
+
+    /// [`FileSystem::open`] as far as it goes without waiting. `None`: go on with
+    /// [`FileSystem::open_later`].
+    pub(crate) fn open_now(
+        self: &Arc<Self>,
+        node: u64,
+        unique: u64,
+        flags: i32,
+    ) -> Result<Option<Opened>, FsError> {
         if flags & libc::O_ACCMODE != libc::O_RDONLY || flags & libc::O_TRUNC != 0 {
             return Err(FsError::ReadOnly);
         }
         if self.profile == Profile::SmallFiles {
-            return Ok(Opened::Stateless);
+            return Ok(Some(Opened::Stateless));
         }
         if let Some(handle) = self.handles.resent(unique) {
             self.bump(|counters| &counters.opens_resent);
-            return Ok(handle.into());
+            return Ok(Some(handle.into()));
         }
+        self.open_as_bound(Node(node), unique)
+    }
+
+    /// The rest of [`FileSystem::open`].
+    pub(crate) async fn open_later(
+        self: &Arc<Self>,
+        node: u64,
+        unique: u64,
+    ) -> Result<Opened, FsError> {
         let node = Node(node);
-        if let Some(opened) = self.open_as_bound(node, unique)? {
-            return Ok(opened);
-        }
         let object = self.object_of(node.ino())?;
         let admission = object.opened();
         if admission == Admission::Keep && object.id().size() <= self.config.fill_on_open {
@@ -116,7 +136,7 @@ impl FileSystem {
         // Outside the lock: the last holder of an object ends what is being fetched for it.
         drop((gone, unused, inherited, reader));
         self.close_id(closing);
-        while let Some((tick, node)) = self.idle.surplus() {
+        while let Some((tick, node)) = self.idle.surplus(self.is_crowded()) {
             self.close_idle(node, tick);
         }
     }
@@ -155,7 +175,7 @@ impl FileSystem {
             Rule::Free => self.reuse(&mut file.modes, node),
         };
         let object = file.object.as_ref().map(Arc::clone);
-        let id = file.id.clone();
+        let known = file.known;
         let opened = mode.map(|mode| self.record(file, node, unique, mode, object.as_ref()));
         if file.modes.is_empty() {
             shard.remove(&node.ino());
@@ -163,12 +183,14 @@ impl FileSystem {
         drop(shard);
         self.close_id(closing);
         // Counts the access; what the policy says about admission matters to incomplete objects.
-        match (&opened, object, id) {
+        match (&opened, object, known) {
             (Some(_), Some(object), _) => {
                 object.opened();
             }
-            (Some(_), None, Some(id)) => {
-                self.cache.hot().opened(&id, &self.dataset_of(node.ino()));
+            (Some(_), None, Some(known)) => {
+                let dataset = self.dataset_of(node.ino());
+                let hot = self.cache.hot();
+                hot.opened(&known.digest, known.size, &dataset);
             }
             _ => {}
         }
@@ -230,7 +252,7 @@ impl FileSystem {
                     .unwrap_or(Mode::Cached)
             }
         };
-        file.id.get_or_insert_with(|| object.id().clone());
+        file.known.get_or_insert_with(|| Known::of(object.id()));
         let opened = self.record(file, node, unique, mode, Some(object));
         if file.modes.is_empty() {
             shard.remove(&node.ino());
@@ -257,7 +279,7 @@ impl FileSystem {
         match mode {
             Mode::Passthrough(_) => {
                 self.bump(|counters| &counters.opens_passthrough);
-                let size = file.id.as_ref().map_or(0, ObjectId::size);
+                let size = file.known.map_or(0, |known| known.size);
                 self.counters.passthrough_bytes.fetch_add(size, Relaxed);
             }
             Mode::Cached => {
@@ -282,111 +304,6 @@ impl FileSystem {
         object.fill_in_background();
         if self.is_active() && file.watch.is_none() && object.id().size() > 0 {
             file.watch = Some(self.watch(ino, object));
-        }
-    }
-
-    /// The mode by an idle id, if its file is still right; else the id to close.
-    fn reuse(
-        &self,
-        modes: &mut Modes<Backing>,
-        node: Node,
-    ) -> (Option<Mode>, Option<Registered<Backing>>) {
-        let Some(registered) = modes.registered(node.incarnation()) else {
-            return (None, None);
-        };
-        self.idle.remove(registered.idle_since);
-        if let Some(backing) = &registered.backing {
-            backing.set_idle(false);
-            if backing.check() {
-                registered.idle_since = 0;
-                return (Some(Mode::Passthrough(registered.id)), None);
-            }
-        }
-        (None, modes.unregister(node.incarnation()))
-    }
-
-    /// Registers a complete file with the kernel and writes its id down.
-    fn register(&self, modes: &mut Modes<Backing>, node: Node, backing: Backing) -> Option<Mode> {
-        let kernel = self.kernel.get()?;
-        let id = match kernel.open_backing(backing.file()) {
-            Ok(id) => id,
-            Err(error) => {
-                self.bump(|counters| &counters.refused_backings);
-                tracing::warn!(ino = node.ino().0, %error, "opened without passthrough");
-                return None;
-            }
-        };
-        self.bump(|counters| &counters.backing_ids);
-        let Ok(index) = self.handles.record_backing(id, node.0) else {
-            self.close_raw(id);
-            return None;
-        };
-        let backing = Some(backing);
-        modes.register(
-            node.incarnation(),
-            Registered {
-                id,
-                index,
-                backing,
-                idle_since: 0,
-            },
-        );
-        Some(Mode::Passthrough(id))
-    }
-
-    /// Keeps the id of a node for the next open; returns it when it is not to be kept.
-    fn make_idle(&self, modes: &mut Modes<Backing>, node: Node) -> Option<Registered<Backing>> {
-        let registered = modes.registered(node.incarnation())?;
-        match &registered.backing {
-            Some(backing) if !backing.is_evicted() => {
-                backing.set_idle(true);
-                registered.idle_since = self.idle.add(node);
-                None
-            }
-            // Evicted: its space comes back now. Inherited: nothing proves the next open right.
-            Some(_) | None => modes.unregister(node.incarnation()),
-        }
-    }
-
-    /// Closes the id of a node that has been idle since `tick`.
-    pub(super) fn close_idle(&self, node: Node, tick: u64) {
-        let mut shard = self.files.shard(node.ino());
-        let Some(file) = shard.get_mut(&node.ino()) else {
-            return;
-        };
-        let is_idle = file
-            .modes
-            .registered(node.incarnation())
-            .is_some_and(|registered| registered.idle_since == tick);
-        if !is_idle {
-            return;
-        }
-        let registered = file.modes.unregister(node.incarnation());
-        let gone = if file.modes.is_empty() {
-            shard.remove(&node.ino())
-        } else {
-            None
-        };
-        drop(shard);
-        drop(gone);
-        self.idle.remove(tick);
-        self.close_id(registered);
-    }
-
-    /// Ends a registration: first with the kernel, then in the table, so that a crash between the
-    /// two leaves an entry whose id is closed twice, which does nothing.
-    pub(super) fn close_id(&self, registered: Option<Registered<Backing>>) {
-        let Some(registered) = registered else { return };
-        self.close_raw(registered.id);
-        self.handles.forget_backing(registered.index);
-    }
-
-    fn close_raw(&self, id: u32) {
-        self.counters.backing_ids.fetch_sub(1, Relaxed);
-        if let Some(kernel) = self.kernel.get()
-            && let Err(error) = kernel.close_backing(id)
-        {
-            tracing::warn!(id, %error, "a backing id stays registered");
         }
     }
 }

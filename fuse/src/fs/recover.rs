@@ -7,19 +7,25 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::FileSystem;
+use super::files::Known;
 use super::modes::{Registered, Rule};
 use super::node::Node;
-use crate::handles::{Handle, Mode};
+use super::{FileSystem, Kernel};
+use crate::handles::{Backing, Handle, Mode};
 use crate::namespace::Ino;
 
-/// Between two walks over the idle ids.
+/// Between two walks over the idle ids, at least.
 const LET_GO_PAUSE: Duration = Duration::from_millis(20);
+
+/// The walks take one part in so many of a processor at most.
+const LET_GO_SHARE: u32 = 20;
+
+/// Ids of a dead worker that are closed before the first request: about a millisecond.
+const LEFTOVERS_AT_ONCE: usize = 1024;
 
 impl FileSystem {
     /// Counts the handles in the table.
@@ -66,27 +72,15 @@ impl FileSystem {
         modes.opened(node.incarnation(), handle.mode);
     }
 
-    /// Closes ids of dead workers that no handle uses.
-    pub(super) fn close_leftovers(&self) {
+    /// Closes ids of dead workers that no handle uses: few of them here, many in a task, as the
+    /// requests of the mount wait for this. To be called before the first of them is served.
+    pub(super) fn close_leftovers(self: &Arc<Self>) {
         let Some(kernel) = self.kernel.get() else {
             return;
         };
-        for backing in self.handles.backings() {
-            let node = Node(backing.node);
-            let used = self
-                .files
-                .shard(node.ino())
-                .get_mut(&node.ino())
-                .is_some_and(|file| {
-                    let rule = file.modes.rule(node.incarnation());
-                    rule == Rule::Only(Mode::Passthrough(backing.id))
-                });
-            if !used {
-                // An error: it was closed before the worker died.
-                kernel.close_backing(backing.id).ok();
-                self.handles.forget_backing(backing.index);
-            }
-        }
+        // Found out before anything new is registered, so that none of it can be mistaken for old.
+        let mut unused = self.handles.backings();
+        unused.retain(|backing| !self.is_in_use(backing));
         let found: u32 = self
             .handles
             .stray_backings()
@@ -98,6 +92,39 @@ impl FileSystem {
                 found,
                 "closed backing ids that a dead worker had not recorded"
             );
+        }
+        let later = unused.split_off(unused.len().min(LEFTOVERS_AT_ONCE));
+        self.close_leftover(&**kernel, &unused);
+        if !later.is_empty() {
+            let (fs, kernel) = (Arc::clone(self), Arc::clone(kernel));
+            let closing = move || {
+                for some in later.chunks(LEFTOVERS_AT_ONCE) {
+                    // What is left then is for the next worker.
+                    if fs.stop.is_cancelled() {
+                        return;
+                    }
+                    fs.close_leftover(&*kernel, some);
+                }
+            };
+            // Owned by the task tracker.
+            drop(self.tasks.spawn_blocking_on(closing, &self.runtime));
+        }
+    }
+
+    fn is_in_use(&self, backing: &Backing) -> bool {
+        let node = Node(backing.node);
+        let mut shard = self.files.shard(node.ino());
+        shard.get_mut(&node.ino()).is_some_and(|file| {
+            let rule = file.modes.rule(node.incarnation());
+            rule == Rule::Only(Mode::Passthrough(backing.id))
+        })
+    }
+
+    fn close_leftover(&self, kernel: &dyn Kernel, unused: &[Backing]) {
+        for backing in unused {
+            // An error: it was closed before the worker died.
+            kernel.close_backing(backing.id).ok();
+            self.handles.forget_backing(backing.index);
         }
     }
 
@@ -137,7 +164,7 @@ impl FileSystem {
         let Some(file) = shard.get_mut(&ino).filter(|file| file.modes.any_open()) else {
             return;
         };
-        file.id.get_or_insert_with(|| object.id().clone());
+        file.known.get_or_insert_with(|| Known::of(object.id()));
         if file.modes.any_cached() {
             file.object.get_or_insert_with(|| Arc::clone(&object));
             self.begin_cached(file, ino, &object);
@@ -159,10 +186,12 @@ impl FileSystem {
             loop {
                 nudge.notified().await;
                 let Some(fs) = fs.upgrade() else { return };
+                let begun = Instant::now();
                 fs.close_evicted();
                 drop(fs);
                 // One walk over the idle ids for the many objects that one shortage evicts.
-                tokio::time::sleep(LET_GO_PAUSE).await;
+                let pause = LET_GO_PAUSE.max(begun.elapsed() * LET_GO_SHARE);
+                tokio::time::sleep(pause).await;
             }
         };
         let task = async move { stop.run_until_cancelled(letting_go).await };
