@@ -266,10 +266,10 @@ impl Filesystem for Adapter {
     fn statfs(&self, request: &Request, node: INodeNo, reply: ReplyStatfs) {
         let _span = self.begin(request, Operation::StatFs, node).entered();
         let totals = self.fs.totals();
-        let blocks = totals.bytes.div_ceil(u64::from(convert::BLOCK_SIZE));
+        let block = u64::from(convert::BLOCK_SIZE);
         reply.statfs(
-            blocks,
-            0,
+            totals.bytes.div_ceil(block),
+            totals.free / block,
             0,
             totals.files,
             0,

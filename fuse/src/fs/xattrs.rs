@@ -14,12 +14,14 @@ use crate::namespace::FsError;
 const TIER: &str = "user.terrace.tier";
 const CACHE_PATH: &str = "user.terrace.cachepath";
 
-/// Sizes of a mount for statfs(2). A read-only tree has no free space.
+/// Sizes of a mount for statfs(2). Nothing of a read-only tree is available to anybody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Totals {
-    /// Bytes of all files, as far as known.
+    /// Bytes of all files; where that is not known, what the hot tier may use.
     pub bytes: u64,
-    /// Number of files, as far as known.
+    /// Bytes of them that nothing lies in: what is left of the hot tier, or 0.
+    pub free: u64,
+    /// Number of files; 0 where it is not known.
     pub files: u64,
 }
 
@@ -50,7 +52,18 @@ impl FileSystem {
     /// Sizes for statfs(2).
     pub fn totals(&self) -> Totals {
         let (bytes, files) = self.namespace.totals();
-        Totals { bytes, files }
+        if (bytes, files) != (0, 0) {
+            let free = 0;
+            return Totals { bytes, free, files };
+        }
+        // What a live prefix holds is only known once all of it was listed, and df(1) leaves out what
+        // has no blocks. What can be said of it is how full the disk is that serves it.
+        let usage = self.cache.hot().usage();
+        Totals {
+            bytes: usage.limit_bytes,
+            free: usage.limit_bytes.saturating_sub(usage.used_bytes),
+            files: 0,
+        }
     }
 
     fn xattrs(&self, node: u64) -> Result<Vec<(String, Vec<u8>)>, FsError> {
