@@ -56,6 +56,14 @@ def sample(directory: Path, arguments: argparse.Namespace) -> None:
         (folder / f"{number:07}").touch()
 
 
+def forget_what_was_written() -> None:
+    """Drops the page cache. What was just written lies there in large pieces, on either side, and is
+    read a fifth faster than what came from a disk, as a data set does; the bench reads all of it once
+    before it measures."""
+    os.sync()
+    Path("/proc/sys/vm/drop_caches").write_text("3")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--files", type=int, default=8000, help="small files of 110 kB")
@@ -76,6 +84,7 @@ def main() -> None:
         say("filling the hot tier ...")
         session.command("warm", str(mount), "--wait", timeout=600)
         read_all([path for path in files_below(mount) if path.stat().st_size > 0], shuffled=False)
+        forget_what_was_written()
         say(session.command("bench", str(mount), "--against", str(native), *passed_on, timeout=3600).rstrip())
 
 
