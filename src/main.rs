@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 mod bench;
+mod catalog;
 mod cli;
 mod control;
 mod doctor;

@@ -19,6 +19,7 @@ mod keeper;
 mod mount;
 mod node;
 mod status;
+mod sync;
 mod umount;
 mod warm;
 
@@ -79,6 +80,8 @@ enum Command {
     Status(status::StatusArgs),
     /// Say what this machine can do, what is wrong and what to try
     Doctor(doctor::DoctorArgs),
+    /// Say what discovery makes of a place
+    Sync(sync::SyncArgs),
     /// Run the process that holds the mounts and restarts the worker (usually started by `mount`)
     Keeper(keeper::KeeperArgs),
     /// Run the worker (started by the keeper)
@@ -131,6 +134,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Materialize(args) => warm::materialize(&args, &global),
         Command::Status(args) => status::run(&args, &global),
         Command::Doctor(args) => doctor::run(&args, &global),
+        Command::Sync(args) => sync::run(&args, &global),
         Command::Keeper(args) => keeper::run(&args, &global),
         Command::Node(args) => node::run(&args, &global),
         Command::Bench(args) => bench::run(&args, &global),

@@ -10,6 +10,7 @@ mod support;
 
 mod bytes;
 mod changes;
+mod discovery;
 mod life;
 mod refusals;
 mod soak;

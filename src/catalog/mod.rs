@@ -1,0 +1,5 @@
+//! The catalog's parts wired to this program's stores.
+
+mod upstream;
+
+pub(crate) use upstream::StoreUpstream;
