@@ -13,6 +13,7 @@
 //! # Ok::<(), terrace_catalog::NameError>(())
 //! ```
 
+pub mod access;
 pub mod blobs;
 pub mod descriptor;
 pub mod discovery;
@@ -20,6 +21,8 @@ pub mod kv;
 pub mod ledger;
 pub mod manifest;
 mod name;
+pub mod rest;
+pub mod roots;
 pub mod schema;
 mod selector;
 mod stream;

@@ -1,0 +1,135 @@
+//! Counters of the HTTP server, for Prometheus.
+//!
+//! Labels are bounded: method, route as the document writes it, status. No dataset is ever a label.
+//! Every name is listed in docs/OPERATIONS.md; the tidy test compares both.
+
+use std::sync::atomic::AtomicI64;
+use std::time::Duration;
+
+use axum::http::Method;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+/// Upper bounds of the histogram, in seconds: from one lookup to the deadline of a request.
+const SECONDS: [f64; 9] = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 5.0, 30.0];
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Request {
+    method: String,
+    route: String,
+    status: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Route {
+    route: String,
+}
+
+type Seconds = Family<Route, Histogram, fn() -> Histogram>;
+
+/// See the module text.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    registry: Registry,
+    requests: Family<Request, Counter>,
+    seconds: Seconds,
+    in_flight: Gauge<i64, AtomicI64>,
+    streams: Gauge<i64, AtomicI64>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("terrace");
+        let requests = Family::<Request, Counter>::default();
+        let seconds = Seconds::new_with_constructor(|| Histogram::new(SECONDS));
+        let (in_flight, streams) = (Gauge::default(), Gauge::default());
+        registry.register(
+            "catalog_requests",
+            "Requests answered, by method, route and status",
+            requests.clone(),
+        );
+        registry.register(
+            "catalog_request_seconds",
+            "Time until the answer began",
+            seconds.clone(),
+        );
+        registry.register(
+            "catalog_requests_in_flight",
+            "Requests under way",
+            in_flight.clone(),
+        );
+        registry.register(
+            "catalog_event_streams",
+            "Clients that follow the events",
+            streams.clone(),
+        );
+        Self {
+            registry,
+            requests,
+            seconds,
+            in_flight,
+            streams,
+        }
+    }
+}
+
+impl Metrics {
+    /// Counts a request as under way until the guard is dropped.
+    pub(super) fn begin(&self) -> Counted {
+        Counted::new(&self.in_flight)
+    }
+
+    /// Counts a stream of events as open until the guard is dropped.
+    pub(super) fn stream(&self) -> Counted {
+        Counted::new(&self.streams)
+    }
+
+    /// How many streams are open.
+    pub(super) fn streams(&self) -> i64 {
+        self.streams.get()
+    }
+
+    pub(super) fn record(&self, method: &Method, route: &str, status: u16, took: Duration) {
+        let request = Request {
+            method: method.to_string(),
+            route: route.to_owned(),
+            status,
+        };
+        self.requests.get_or_create(&request).inc();
+        let route = Route {
+            route: route.to_owned(),
+        };
+        self.seconds
+            .get_or_create(&route)
+            .observe(took.as_secs_f64());
+    }
+
+    /// All of them in the text format.
+    pub(super) fn render(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+/// One more, until dropped.
+#[derive(Debug)]
+pub(super) struct Counted(Gauge<i64, AtomicI64>);
+
+impl Counted {
+    fn new(gauge: &Gauge<i64, AtomicI64>) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}

@@ -1,0 +1,95 @@
+//! The catalog over HTTP: routes under `/api/v1`, who may use them, and the document that says so.
+//!
+//! ```text
+//! connection -> server (limits of connections, heads and time)
+//!            -> policy (every route has one: who is asking, may they, how long, audit)
+//!            -> handler (parses names once, asks the ledger, answers with a type of `wire`)
+//! ```
+//!
+//! Invariants:
+//!
+//! - A route cannot be added without a policy: [`routes`] takes the two together, and writes the policy
+//!   into the OpenAPI document, which is generated from the same handlers.
+//! - Every answer that is not a success is `{"error":{"code","message","hint"}}` ([`ApiError`]).
+//! - Nothing a client sends is held in memory beyond a limit that has a name here.
+//! - Types on the wire ([`wire`]) are not the types the catalog computes with.
+
+mod compare;
+mod datasets;
+mod document;
+mod error;
+mod events;
+mod extract;
+mod health;
+mod metrics;
+mod policy;
+mod removal;
+mod routes;
+mod server;
+mod sync;
+mod tags;
+mod tokens;
+mod versions;
+pub mod wire;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::access::Access;
+use crate::ledger::Ledger;
+use crate::roots::Roots;
+
+pub use error::ApiError;
+pub use routes::{document, router};
+pub use server::serve;
+
+/// What the routes are served from.
+#[derive(Debug)]
+pub struct Parts {
+    /// Names, versions and their files.
+    pub ledger: Ledger,
+    /// Who may do what.
+    pub access: Access,
+    /// What is watched for tables; none: datasets come by other ways only.
+    pub roots: Option<Arc<Roots>>,
+    /// Ends event streams, so that a server can end.
+    pub shutdown: CancellationToken,
+}
+
+/// What handlers share. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Api {
+    parts: Arc<Parts>,
+    metrics: Arc<metrics::Metrics>,
+    /// The greatest sequence of an event that was seen.
+    newest_event: Arc<AtomicU64>,
+}
+
+impl Api {
+    fn new(parts: Parts) -> Self {
+        Self {
+            parts: Arc::new(parts),
+            metrics: Arc::default(),
+            newest_event: Arc::default(),
+        }
+    }
+
+    fn ledger(&self) -> &Ledger {
+        &self.parts.ledger
+    }
+
+    fn access(&self) -> &Access {
+        &self.parts.access
+    }
+}
+
+/// The present, in milliseconds since 1970.
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| {
+        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    })
+}

@@ -1,0 +1,128 @@
+//! What stands behind `?` of each route. Unknown parameters are refused.
+
+use serde::{Deserialize, Serialize};
+use utoipa::IntoParams;
+
+/// Which datasets are listed.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub struct DatasetQuery {
+    /// Only names or descriptions that contain this text, without regard to case.
+    pub q: Option<String>,
+    /// Only this namespace.
+    pub ns: Option<String>,
+    /// Only this kind: `dataset` or `model`.
+    pub kind: Option<String>,
+    /// Only names behind this one: the `next` of the page before.
+    pub after: Option<String>,
+    /// Most items of the page, 1 to 1000; 100 when absent.
+    #[param(minimum = 1, maximum = 1000)]
+    pub limit: Option<usize>,
+}
+
+/// Which part of a list of names.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub struct NameQuery {
+    /// Only names behind this one: the `next` of the page before.
+    pub after: Option<String>,
+    /// Most items of the page, 1 to 1000; 100 when absent.
+    #[param(minimum = 1, maximum = 1000)]
+    pub limit: Option<usize>,
+}
+
+/// Which versions are listed.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub struct VersionQuery {
+    /// Only versions before this number: the `next` of the page before.
+    #[param(minimum = 1)]
+    pub before: Option<u64>,
+    /// Most items of the page, 1 to 1000; 100 when absent.
+    #[param(minimum = 1, maximum = 1000)]
+    pub limit: Option<usize>,
+}
+
+/// Which files are listed.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub struct FileQuery {
+    /// Only paths that begin with this text.
+    pub prefix: Option<String>,
+    /// Only paths behind this one: the `next` of the page before.
+    pub after: Option<String>,
+    /// Most items of the page, 1 to 10000; 1000 when absent.
+    #[param(minimum = 1, maximum = 10000)]
+    pub limit: Option<usize>,
+}
+
+/// Which directory is listed.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub struct DirectoryQuery {
+    /// Its path below the location; absent for the top.
+    pub path: Option<String>,
+    /// Only names behind this one: the `next` of the page before.
+    pub after: Option<String>,
+    /// Most items of the page, 1 to 1000; 100 when absent.
+    #[param(minimum = 1, maximum = 1000)]
+    pub limit: Option<usize>,
+}
+
+/// Which version is meant.
+#[derive(Clone, Debug, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ResolveQuery {
+    /// `namespace.table`, and behind it nothing, `@v12`, `@tag` or `@2026-11-20`.
+    pub selector: String,
+}
+
+/// Whether something is removed or stays.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub struct RemoveQuery {
+    /// Take the mark of a first call away again.
+    pub keep: bool,
+}
+
+/// Which root is meant.
+#[derive(Clone, Debug, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct RootQuery {
+    /// Its URL, as it was added.
+    pub url: String,
+}
+
+/// Which versions are compared.
+#[derive(Clone, Debug, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct DiffQuery {
+    /// The earlier one: `v12`, a tag, a day or `latest`.
+    pub from: String,
+    /// The later one; `latest` when absent.
+    pub to: Option<String>,
+    /// Only paths behind this one: the `next` of the page before.
+    pub after: Option<String>,
+    /// Most items of the page, 1 to 10000; 1000 when absent.
+    #[param(minimum = 1, maximum = 10000)]
+    pub limit: Option<usize>,
+}
+
+/// From where events are sent.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub struct EventQuery {
+    /// Only events behind this sequence number; 0 for all that are kept; absent: from now on. The header `Last-Event-ID`,
+    /// which browsers send by themselves, wins.
+    pub after: Option<u64>,
+}

@@ -1,0 +1,277 @@
+//! Who may use which route.
+
+use std::io::Write;
+use std::sync::{Arc, Mutex};
+
+use serde_json::Value;
+use terrace_catalog::access::{Grants, TokenRequest};
+use tracing_subscriber::fmt::MakeWriter;
+
+use crate::support::Catalog;
+
+/// Routes that ask for nobody.
+const OPEN: [&str; 3] = ["/healthz", "/metrics", "/readyz"];
+
+/// Method, path and smallest scope of every operation of the document.
+fn operations(document: &Value) -> Vec<(String, String, Option<String>)> {
+    let mut found = Vec::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let required = operation["security"].as_array().unwrap();
+            assert_eq!(required.len(), 1, "{method} {path} has one policy");
+            let scopes = required[0].get("token").and_then(Value::as_array);
+            let scope = scopes.map(|scopes| scopes[0].as_str().unwrap().to_owned());
+            found.push((method.to_uppercase(), path.clone(), scope));
+        }
+    }
+    found
+}
+
+/// The path with something that could be there in each parameter.
+fn filled(path: &str) -> String {
+    path.replace("{dataset}", "ads.clicks")
+        .replace("{version}", "v1")
+        .replace("{tag}", "prod")
+        .replace("{batch}", "b1")
+        .replace("{root}", "r1")
+        .replace("{id}", "0123456789ab")
+}
+
+// A route that somebody adds without a policy, or with too wide a one, hands data to strangers.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_route_refuses_who_may_not_use_it() {
+    let catalog = Catalog::start().await;
+    let operations = operations(&catalog.document().await);
+    assert!(operations.len() > 15, "the walk found {operations:?}");
+    let elsewhere = catalog.token(&["admin:other"]).await;
+    let tokens = [
+        ("list", None),
+        ("read", Some(catalog.token(&["list:*"]).await)),
+        ("publish", Some(catalog.token(&["read:*"]).await)),
+        ("admin", Some(catalog.token(&["publish:*"]).await)),
+    ];
+    let mut refused = 0;
+    for (method, path, scope) in operations {
+        let target = filled(&path);
+        assert!(
+            !target.contains('{'),
+            "no value for the parameters of {path}"
+        );
+        let Some(scope) = scope else {
+            assert!(OPEN.contains(&path.as_str()), "{path} is open");
+            assert_eq!(catalog.ask(&method, &target, None, b"").await.status, 200);
+            continue;
+        };
+        let nobody = catalog.ask(&method, &target, None, b"").await;
+        assert_eq!(
+            (nobody.status, nobody.error()),
+            (401, "unauthenticated".into()),
+            "{path}"
+        );
+        assert!(
+            nobody
+                .head
+                .to_lowercase()
+                .contains("www-authenticate: bearer")
+        );
+        let forged = format!("trc_{}", "0".repeat(64));
+        let unknown = catalog.ask(&method, &target, Some(&forged), b"").await;
+        assert_eq!(unknown.status, 401, "{method} {path}");
+        let smaller = tokens.iter().find(|(name, _)| *name == scope).unwrap();
+        if let Some(token) = &smaller.1 {
+            let answer = catalog.ask(&method, &target, Some(token), b"").await;
+            assert_eq!(
+                (answer.status, answer.error()),
+                (403, "forbidden".into()),
+                "{path}"
+            );
+            refused += 1;
+        }
+        if path.contains("{dataset}") {
+            let answer = catalog.ask(&method, &target, Some(&elsewhere), b"").await;
+            assert_eq!(
+                answer.status, 403,
+                "{method} {path} with another namespace's token"
+            );
+            refused += 1;
+        }
+    }
+    assert!(refused > 10, "only {refused} refusals");
+}
+
+// Lists are where one tenant would see what another one has.
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_show_only_what_may_be_listed() {
+    let catalog = Catalog::start().await;
+    for name in ["ads.clicks", "ads.views", "hr.pay", "zoo.apes"] {
+        catalog.publish(name, &[&[("", "f", 1)]]).await;
+    }
+    let token = catalog.token(&["list:ads", "read:zoo"]).await;
+    let names = |answer: Value| -> Vec<String> {
+        let items = answer["items"].as_array().unwrap().clone();
+        let text = |item: &Value| item["name"].as_str().or(item.as_str()).unwrap().to_owned();
+        items.iter().map(text).collect()
+    };
+    let token = Some(token.as_str());
+    let all = catalog.ask("GET", "/api/v1/datasets", token, b"").await;
+    assert_eq!(names(all.json()), ["ads.clicks", "ads.views", "zoo.apes"]);
+    let spaces = catalog.ask("GET", "/api/v1/namespaces", token, b"").await;
+    assert_eq!(names(spaces.json()), ["ads", "zoo"]);
+    for (path, status) in [
+        ("/api/v1/datasets?ns=hr", 403),
+        ("/api/v1/resolve?selector=hr.pay", 403),
+        ("/api/v1/resolve?selector=hr.nothing", 403),
+        ("/api/v1/resolve?selector=ads.clicks@v1", 200),
+        ("/api/v1/datasets/ads.clicks/versions/v1/files", 403),
+        ("/api/v1/datasets/zoo.apes/versions/v1/files", 200),
+    ] {
+        let answer = catalog.ask("GET", path, token, b"").await;
+        assert_eq!(answer.status, status, "{path}: {}", answer.body);
+    }
+}
+
+// A token that lives on after its end, or after it was revoked, cannot be taken back from a thief.
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_end_when_they_are_revoked_or_expire() {
+    let catalog = Catalog::start().await;
+    let admin = catalog.token(&["admin:*"]).await;
+    let new = br#"{"name":"etl","grants":["publish:ads"],"expires_seconds":3600}"#;
+    let made = catalog
+        .ask("POST", "/api/v1/tokens", Some(&admin), new)
+        .await;
+    assert_eq!(made.status, 201, "{}", made.body);
+    let made = made.json();
+    let (token, id) = (
+        made["token"].as_str().unwrap(),
+        made["id"].as_str().unwrap(),
+    );
+    let datasets = || catalog.ask("GET", "/api/v1/datasets", Some(token), b"");
+    assert_eq!(datasets().await.status, 200);
+    let list = catalog
+        .ask("GET", "/api/v1/tokens", Some(&admin), b"")
+        .await;
+    assert!(
+        list.body.contains(id) && !list.body.contains("trc_"),
+        "{}",
+        list.body
+    );
+    let path = format!("/api/v1/tokens/{id}");
+    assert_eq!(
+        catalog.ask("DELETE", &path, Some(&admin), b"").await.status,
+        200
+    );
+    assert_eq!(datasets().await.status, 401);
+    assert_eq!(
+        catalog.ask("DELETE", &path, Some(&admin), b"").await.status,
+        404
+    );
+
+    let request = TokenRequest {
+        name: "short".to_owned(),
+        grants: Grants::parse(&["list:*"]).unwrap(),
+        expires_ms: Some(1000),
+    };
+    let (token, _) = catalog.access.issue(request, 1).await.unwrap();
+    assert!(catalog.access.check(&token, 999).await.is_ok());
+    assert!(catalog.access.check(&token, 1000).await.is_err());
+    let answer = catalog
+        .ask("GET", "/api/v1/datasets", Some(&token.reveal()), b"")
+        .await;
+    assert_eq!(answer.status, 401);
+}
+
+/// Collects what is logged.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Log {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+// A secret in a log is a secret of everybody who reads logs. The canaries are sent in every place of a
+// request where somebody may put a token, at the most talkative level there is.
+#[test]
+fn no_token_reaches_the_log() {
+    let log = Log::default();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_writer(log.clone())
+        .finish();
+    // One thread, so that every task logs to this subscriber and other tests to none.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let secrets = tracing::subscriber::with_default(subscriber, || {
+        runtime.block_on(async {
+            let catalog = Catalog::start().await;
+            let good = catalog.token(&["admin:*"]).await;
+            let small = catalog.token(&["list:ads"]).await;
+            let unknown = format!("trc_{}", "ab".repeat(32));
+            let odd = "canary-that-is-no-token".to_owned();
+            let new = br#"{"name":"x","grants":["read:ads"]}"#;
+            let made = catalog
+                .ask("POST", "/api/v1/tokens", Some(&good), new)
+                .await;
+            let fresh = made.json()["token"].as_str().unwrap().to_owned();
+            for token in [&good, &small, &unknown, &odd, &fresh] {
+                for path in ["/api/v1/datasets", "/api/v1/tokens", "/api/v1/nothing"] {
+                    let with_query = format!("{path}?token={token}");
+                    for path in [path, &with_query] {
+                        let answer = catalog.ask("GET", path, Some(token), b"").await;
+                        let hidden = path.contains('?') || !answer.body.contains(token.as_str());
+                        assert!(hidden, "an answer repeats the token: {answer:?}");
+                    }
+                }
+                catalog
+                    .ask(
+                        "DELETE",
+                        &format!("/api/v1/tokens/{token}"),
+                        Some(token),
+                        b"",
+                    )
+                    .await;
+                catalog
+                    .ask(
+                        "PUT",
+                        "/api/v1/datasets/ads.x",
+                        Some(token),
+                        token.as_bytes(),
+                    )
+                    .await;
+            }
+            vec![good, small, unknown, odd, fresh]
+        })
+    });
+    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    assert!(
+        text.contains("audit"),
+        "nothing was audited, so nothing was tested:\n{text}"
+    );
+    assert!(
+        text.contains("GET /api/v1/tokens") && text.contains("forbidden"),
+        "{text}"
+    );
+    for secret in secrets {
+        // Half of it is as bad.
+        assert!(
+            !text.contains(&secret[4..secret.len() / 2]),
+            "a token is in the log"
+        );
+    }
+}
