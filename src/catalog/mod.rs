@@ -1,5 +1,9 @@
-//! The catalog's parts wired to this program's stores.
+//! The catalog as the commands and the daemons of this binary use it: its HTTP client, where the
+//! catalog is, running one, and its parts wired to this program's stores.
 
+pub(crate) mod client;
+pub(crate) mod place;
+pub(crate) mod serve;
 mod upstream;
 
 pub(crate) use upstream::StoreUpstream;

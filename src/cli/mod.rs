@@ -12,7 +12,9 @@ use clap::{Parser, Subcommand};
 use crate::telemetry::{self, LogFormat};
 
 mod bench;
+mod catalog;
 mod completion;
+mod dataset;
 mod doctor;
 mod foreground;
 mod keeper;
@@ -20,6 +22,7 @@ mod mount;
 mod node;
 mod status;
 mod sync;
+mod table;
 mod umount;
 mod warm;
 
@@ -80,8 +83,12 @@ enum Command {
     Status(status::StatusArgs),
     /// Say what this machine can do, what is wrong and what to try
     Doctor(doctor::DoctorArgs),
-    /// Say what discovery makes of a place
+    /// Watch places for tables; say why a table is not published yet
     Sync(sync::SyncArgs),
+    /// See and change datasets in a catalog
+    Dataset(dataset::DatasetArgs),
+    /// Run a catalog; its tokens
+    Catalog(catalog::CatalogCommand),
     /// Run the process that holds the mounts and restarts the worker (usually started by `mount`)
     Keeper(keeper::KeeperArgs),
     /// Run the worker (started by the keeper)
@@ -135,6 +142,8 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Status(args) => status::run(&args, &global),
         Command::Doctor(args) => doctor::run(&args, &global),
         Command::Sync(args) => sync::run(&args, &global),
+        Command::Dataset(args) => dataset::run(&args, &global),
+        Command::Catalog(args) => catalog::run(&args, &global),
         Command::Keeper(args) => keeper::run(&args, &global),
         Command::Node(args) => node::run(&args, &global),
         Command::Bench(args) => bench::run(&args, &global),

@@ -1,0 +1,242 @@
+//! Running a catalog: its database, its manifests and its HTTP server, in one process.
+//!
+//! ```text
+//! DATA/kv      names, versions, tokens (RocksDB); unused with PostgreSQL
+//! DATA/blobs   manifests, and every version as a self-describing file
+//! DATA/token   an admin token for the commands of this machine, mode 0600
+//! ```
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result};
+use async_trait::async_trait;
+use terrace_cache::store::{Credentials, Store, StoreConfig, StoreUrl};
+use terrace_catalog::access::{Access, AccessError, Grant, Grants, Scope, Token, TokenRequest};
+use terrace_catalog::blobs::{Blobs, DirectoryBlobs};
+use terrace_catalog::discovery::Discovery;
+use terrace_catalog::kv::postgres::{PostgresConfig, PostgresKv};
+use terrace_catalog::kv::{Kv, rocks::RocksKv};
+use terrace_catalog::ledger::{Ledger, LedgerConfig};
+use terrace_catalog::rest;
+use terrace_catalog::roots::{Opener, Roots};
+use terrace_catalog::upstream::Upstream;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::StoreUpstream;
+
+/// What a catalog is started with.
+#[derive(Clone)]
+pub(crate) struct CatalogConfig {
+    /// Directory of everything it keeps.
+    pub(crate) data: PathBuf,
+    /// PostgreSQL instead of the embedded database: `postgres://user@host/name`. A secret.
+    pub(crate) database: Option<String>,
+    /// What stores of roots are opened with: `AWS_...`, `HADOOP_...`. Secrets.
+    pub(crate) credentials: BTreeMap<String, String>,
+    /// Address of its HTTP server; port 0 takes a free one.
+    pub(crate) listen: SocketAddr,
+}
+
+/// Opens places that discovery watches, as mounts open stores.
+#[derive(Debug)]
+struct StoreOpener(Credentials);
+
+#[async_trait]
+impl Opener for StoreOpener {
+    async fn open(&self, url: &str) -> Result<Arc<dyn Upstream>, String> {
+        let url: StoreUrl = url.parse().map_err(|error| format!("{error}"))?;
+        let store = Store::open(&url, &StoreConfig::default(), &self.0).await;
+        let store = store.map_err(|error| format!("open {url}: {error}"))?;
+        Ok(Arc::new(StoreUpstream::new(store)))
+    }
+}
+
+/// The stores of a catalog, open.
+#[derive(Clone, Debug)]
+pub(crate) struct Stores {
+    pub(crate) kv: Arc<dyn Kv>,
+    pub(crate) blobs: Arc<dyn Blobs>,
+}
+
+/// Opens what a catalog keeps; makes it when there is nothing.
+pub(crate) async fn open(data: &Path, database: Option<&str>) -> Result<Stores> {
+    let (kv, blobs) = (data.join("kv"), data.join("blobs"));
+    private_directory(data)?;
+    let opened = tokio::task::spawn_blocking({
+        let blobs = blobs.clone();
+        move || DirectoryBlobs::open(&blobs)
+    });
+    let opened = opened.await.context("open the manifests")?;
+    let blobs = opened.with_context(|| format!("open the manifests in {}", blobs.display()))?;
+    let kv: Arc<dyn Kv> = match database {
+        Some(url) => {
+            let opened = PostgresKv::open(PostgresConfig::new(url)).await;
+            Arc::new(opened.context("open the database; try the same address with psql")?)
+        }
+        None => {
+            let path = kv.clone();
+            let opened = tokio::task::spawn_blocking(move || RocksKv::open(&path)).await;
+            let opened = opened.context("open the database")?.with_context(|| {
+                let kv = kv.display();
+                format!("open the database in {kv}; only one catalog at a time may use it")
+            })?;
+            Arc::new(opened)
+        }
+    };
+    Ok(Stores {
+        kv,
+        blobs: Arc::new(blobs),
+    })
+}
+
+/// A catalog that serves.
+#[derive(Debug)]
+pub(crate) struct Running {
+    /// Its address, with the port it got.
+    pub(crate) address: SocketAddr,
+    /// File with an admin token.
+    pub(crate) token_file: PathBuf,
+    shutdown: CancellationToken,
+    server: JoinHandle<std::io::Result<()>>,
+}
+
+/// Starts a catalog. Dropping what it returns leaves the server to the runtime; end it instead.
+pub(crate) async fn start(config: &CatalogConfig) -> Result<Running> {
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .with_context(|| format!("listen on {}; try --listen 127.0.0.1:0", config.listen))?;
+    let address = listener.local_addr().context("read the own address")?;
+    let stores = open(&config.data, config.database.as_deref()).await?;
+    let ledger = Ledger::open(
+        Arc::clone(&stores.kv),
+        Arc::clone(&stores.blobs),
+        LedgerConfig::default(),
+    );
+    let ledger = ledger.await.context("open the catalog")?;
+    let access = Access::new(Arc::clone(&stores.kv));
+    let roots = Roots::resume(
+        Arc::clone(&stores.kv),
+        Arc::new(Discovery::new(ledger.clone())),
+        Arc::new(StoreOpener(Credentials::new(config.credentials.clone()))),
+    );
+    let roots = roots.await.context("watch the roots")?;
+    let token_file = config.data.join("token");
+    admin_token(&access, &token_file).await?;
+    let shutdown = CancellationToken::new();
+    let router = rest::router(rest::Parts {
+        ledger,
+        access,
+        roots: Some(Arc::new(roots)),
+        shutdown: shutdown.clone(),
+    });
+    let server = tokio::spawn(rest::serve(listener, router, shutdown.clone()));
+    tracing::info!(%address, data = %config.data.display(), "the catalog serves");
+    Ok(Running {
+        address,
+        token_file,
+        shutdown,
+        server,
+    })
+}
+
+impl Running {
+    /// The address as clients write it. A catalog that listens everywhere is named by loopback.
+    pub(crate) fn url(&self) -> String {
+        let mut address = self.address;
+        if address.ip().is_unspecified() {
+            address.set_ip(match address {
+                SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+                SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+            });
+        }
+        format!("http://{address}")
+    }
+
+    /// Lets requests under way end, then ends.
+    pub(crate) async fn end(self) -> Result<()> {
+        self.shutdown.cancel();
+        let ended = self.server.await.context("end the server")?;
+        ended.context("serve")
+    }
+
+    /// Returns when the server ended by itself, which it does not.
+    pub(crate) async fn ended(&mut self) -> Result<()> {
+        let ended = (&mut self.server).await.context("run the server")?;
+        ended.context("serve")
+    }
+}
+
+/// Makes sure that a file holds a token which is admin over everything.
+async fn admin_token(access: &Access, file: &Path) -> Result<()> {
+    let now_ms = now_ms();
+    if let Ok(text) = super::place::read_token(file)
+        && let Ok(token) = text.parse::<Token>()
+    {
+        match access.check(&token, now_ms).await {
+            Ok(principal) if principal.grants().cover_all(Scope::Admin) => return Ok(()),
+            Ok(_) | Err(AccessError::Unknown) => {}
+            Err(error) => return Err(error).context("check the admin token"),
+        }
+    }
+    let request = TokenRequest {
+        name: "admin of this machine".to_owned(),
+        grants: Grants::new(vec![Grant::everywhere(Scope::Admin)])?,
+        expires_ms: None,
+    };
+    let (token, info) = access
+        .issue(request, now_ms)
+        .await
+        .context("make an admin token")?;
+    write_private(file, &token.reveal())?;
+    tracing::info!(file = %file.display(), id = %info.id, "an admin token was made");
+    Ok(())
+}
+
+/// Writes a secret whole or not at all, for the owner only.
+fn write_private(file: &Path, text: &str) -> Result<()> {
+    let new = file.with_extension("new");
+    let what = || format!("write {}", file.display());
+    // What a crash has left may have another mode; a new file has this one from its first byte.
+    std::fs::remove_file(&new)
+        .or_else(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => Ok(()),
+            _ => Err(error),
+        })
+        .with_context(what)?;
+    let mut options = std::fs::OpenOptions::new();
+    let mut out = options
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&new)
+        .with_context(what)?;
+    out.write_all(text.as_bytes()).with_context(what)?;
+    out.write_all(b"\n").with_context(what)?;
+    out.sync_all().with_context(what)?;
+    std::fs::rename(&new, file).with_context(what)
+}
+
+/// Makes a directory that only its owner may look into, unless there is one.
+fn private_directory(path: &Path) -> Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let what = || format!("make {}; try another --data", path.display());
+    std::fs::create_dir_all(path).with_context(what)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700)).with_context(what)
+}
+
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| {
+        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    })
+}

@@ -1,0 +1,281 @@
+//! `terrace catalog`: run a catalog, restore and export it, its events and its tokens.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::{Args, Subcommand};
+use reqwest::Method;
+use terrace_cache::units::Span;
+use terrace_catalog::kv;
+use terrace_catalog::ledger::{Ledger, LedgerConfig};
+use terrace_catalog::rest::wire::{IssuedToken, NewToken, TokenEntry, TokenList};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::table::{Table, utc};
+use super::{Failure, Global};
+use crate::catalog::client::CatalogClient;
+use crate::catalog::place::CatalogArgs;
+use crate::catalog::serve::{self, CatalogConfig};
+
+/// Where a catalog listens when nothing else is said: this machine only.
+const LISTEN: &str = "127.0.0.1:7420";
+
+/// Run and keep a catalog.
+#[derive(Debug, Args)]
+pub(crate) struct CatalogCommand {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Serve a catalog in the foreground
+    Serve(ServeArgs),
+    /// Restore a catalog from its mirror files alone, into an empty database
+    Rebuild(StoreArgs),
+    /// Write everything that is in the database to a file, as a backup
+    Export {
+        #[command(flatten)]
+        store: StoreArgs,
+        /// The file to write; it must not exist
+        file: PathBuf,
+    },
+    /// Make, list and revoke tokens
+    Token {
+        #[command(flatten)]
+        catalog: CatalogArgs,
+        #[command(subcommand)]
+        verb: TokenVerb,
+    },
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_long_help = "Plain HTTP: behind anything but one machine's loopback put a proxy that \
+    speaks TLS. SIGTERM and SIGINT let requests under way end."
+)]
+struct ServeArgs {
+    #[command(flatten)]
+    store: StoreArgs,
+    /// Address to listen on; port 0 takes a free one
+    #[arg(long, value_name = "ADDR", default_value = LISTEN)]
+    listen: SocketAddr,
+}
+
+#[derive(Debug, Args)]
+struct StoreArgs {
+    /// Directory of everything the catalog keeps
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/terrace")]
+    data: PathBuf,
+    /// PostgreSQL instead of the embedded database, so that several catalogs can serve at once; DATA
+    /// is then shared by them [default: $TERRACE_DATABASE, else the embedded one]
+    #[arg(long, value_name = "postgres://..")]
+    database: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum TokenVerb {
+    /// Make a token and print it, once
+    Create {
+        /// Who or what will use it
+        name: String,
+        /// scope:namespace or scope:*; scopes are list, read, publish, admin. May be repeated
+        #[arg(long = "grant", value_name = "GRANT", required = true)]
+        grants: Vec<String>,
+        /// When it ends [default: never]
+        #[arg(long, value_name = "TIME")]
+        expires: Option<Span>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// List tokens, without their secrets
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// End a token with the next request that uses it
+    Revoke {
+        /// As the list names it
+        id: String,
+    },
+}
+
+pub(crate) fn run(args: &CatalogCommand, global: &Global) -> Result<(), Failure> {
+    match &args.verb {
+        Verb::Serve(args) => Ok(runtime()?.block_on(serve(args))?),
+        Verb::Rebuild(args) => Ok(runtime()?.block_on(rebuild(args))?),
+        Verb::Export { store, file } => Ok(runtime()?.block_on(export(store, file))?),
+        Verb::Events { catalog, after } => {
+            let client = catalog.client(&global.run_base())?;
+            let runtime = crate::control::client::runtime()?;
+            Ok(runtime.block_on(events(&client, *after))?)
+        }
+        Verb::Token { catalog, verb } => {
+            let client = catalog.client(&global.run_base())?;
+            let runtime = crate::control::client::runtime()?;
+            Ok(runtime.block_on(token(&client, verb))?)
+        }
+    }
+}
+
+/// The runtime of a server.
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("start a runtime")
+}
+
+async fn serve(args: &ServeArgs) -> Result<()> {
+    let config = CatalogConfig {
+        data: args.store.data.clone(),
+        database: args.store.database(),
+        credentials: super::credential_environment(),
+        listen: args.listen,
+    };
+    let asked = Ends::watch()?;
+    let mut running = serve::start(&config).await?;
+    println!("catalog  {}", running.url());
+    println!("token    {}", running.token_file.display());
+    tokio::select! {
+        ended = running.ended() => return ended,
+        () = asked.wait() => {}
+    }
+    running.end().await
+}
+
+/// SIGINT and SIGTERM.
+struct Ends {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+impl Ends {
+    /// Takes the signals from now on.
+    fn watch() -> Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt()).context("watch SIGINT")?,
+            terminate: signal(SignalKind::terminate()).context("watch SIGTERM")?,
+        })
+    }
+
+    /// Returns with the first of them.
+    async fn wait(mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+impl StoreArgs {
+    /// The database; from the environment it is not seen in the list of processes.
+    fn database(&self) -> Option<String> {
+        let named = || std::env::var("TERRACE_DATABASE").ok();
+        self.database.clone().or_else(named)
+    }
+}
+
+async fn rebuild(args: &StoreArgs) -> Result<()> {
+    let stores = serve::open(&args.data, args.database().as_deref()).await?;
+    let config = LedgerConfig::default();
+    let report = Ledger::rebuild(&stores.kv, &stores.blobs, &config)
+        .await
+        .context("rebuild the catalog")?;
+    println!(
+        "restored {} datasets, {} versions, {} tags; {} files are damaged",
+        report.datasets,
+        report.versions,
+        report.tags,
+        report.damaged.len()
+    );
+    report
+        .damaged
+        .iter()
+        .for_each(|name| println!("damaged  {name}"));
+    Ok(())
+}
+
+async fn export(args: &StoreArgs, file: &Path) -> Result<()> {
+    let stores = serve::open(&args.data, args.database().as_deref()).await?;
+    let what = || format!("export to {}", file.display());
+    let mut out = tokio::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(file)
+        .await
+        .with_context(what)?;
+    let report = kv::export(stores.kv.as_ref(), &mut out)
+        .await
+        .with_context(what)?;
+    out.sync_all().await.with_context(what)?;
+    println!("{} keys are in {}", report.keys, file.display());
+    Ok(())
+}
+
+/// Follows for ever; a stream that the server ended is opened again behind the last event.
+async fn events(client: &CatalogClient, mut after: Option<u64>) -> Result<()> {
+    loop {
+        let mut stream = client.events(after).await?;
+        while let Some(event) = stream.next().await? {
+            after = Some(event.seq);
+            println!("{}", serde_json::to_string(&event)?);
+        }
+    }
+}
+
+async fn token(client: &CatalogClient, verb: &TokenVerb) -> Result<()> {
+    match verb {
+        TokenVerb::Create {
+            name,
+            grants,
+            expires,
+            json,
+        } => {
+            let new = NewToken {
+                name: name.clone(),
+                grants: grants.clone(),
+                expires_seconds: expires.map(|span| span.0.as_secs().max(1)),
+            };
+            let issued: IssuedToken = client.send_json(Method::POST, &["tokens"], &new).await?;
+            if *json {
+                println!("{}", serde_json::to_string_pretty(&issued)?);
+            } else {
+                // The token alone on its line, so that `$(...)` takes it.
+                println!("{}", issued.token);
+            }
+        }
+        TokenVerb::List { json } => {
+            let list: TokenList = client.get(&["tokens"], &()).await?;
+            if *json {
+                println!("{}", serde_json::to_string_pretty(&list.items)?);
+            } else {
+                print!("{}", render(&list.items));
+            }
+        }
+        TokenVerb::Revoke { id } => {
+            let gone: TokenEntry = client.delete(&["tokens", id], &()).await?;
+            println!("{} ({}) is revoked", gone.id, gone.name);
+        }
+    }
+    Ok(())
+}
+
+fn render(items: &[TokenEntry]) -> String {
+    let mut table = Table::new(&["ID", "NAME", "GRANTS", "CREATED (UTC)", "EXPIRES (UTC)"]);
+    for item in items {
+        table.row(vec![
+            item.id.clone(),
+            item.name.clone(),
+            item.grants.join(" "),
+            utc(Some(item.created_ms)),
+            item.expires_ms
+                .map_or("never".to_owned(), |ms| utc(Some(ms))),
+        ]);
+    }
+    table.render()
+}

@@ -1,0 +1,152 @@
+//! A catalog process of a test, on a port and a data directory of its own. Ended when dropped.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+/// No answer takes longer, however busy the machine is.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// See the module text.
+pub(crate) struct Served {
+    root: TempDir,
+    process: Child,
+    address: String,
+    /// What commands send; None: the token's file.
+    token: Option<String>,
+}
+
+impl Served {
+    pub(crate) fn start() -> Self {
+        let root = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let (process, address) = spawn(&root);
+        Self {
+            root,
+            process,
+            address,
+            token: None,
+        }
+    }
+
+    /// A path for the test's own files, removed with the catalog.
+    pub(crate) fn scratch(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    pub(crate) fn token_file(&self) -> PathBuf {
+        self.root.path().join("data/token")
+    }
+
+    /// Ends the process as a crash does.
+    pub(crate) fn kill(&self) {
+        let pid = i32::try_from(self.process.id()).unwrap();
+        let pid = nix::unistd::Pid::from_raw(pid);
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+    }
+
+    /// Starts it again over the same data.
+    pub(crate) fn restart(&mut self) {
+        self.process.wait().unwrap();
+        (self.process, self.address) = spawn(&self.root);
+    }
+
+    /// Commands send this token from now on; none when it is empty.
+    pub(crate) fn use_token(&mut self, token: &str) {
+        self.token = Some(token.to_owned());
+    }
+
+    pub(crate) fn use_token_file(&mut self) {
+        self.token = None;
+    }
+
+    /// Runs `terrace ...` against this catalog; what it printed.
+    pub(crate) fn succeed(&self, words: &[&str]) -> String {
+        let (status, out, err) = self.terrace(words);
+        assert_eq!(status, 0, "terrace {words:?}: {err}");
+        out
+    }
+
+    /// Runs `terrace ...` that must fail; status and what it said.
+    pub(crate) fn fail(&self, words: &[&str]) -> (i32, String) {
+        let (status, out, err) = self.terrace(words);
+        assert_ne!(status, 0, "terrace {words:?} succeeded: {out}");
+        (status, err)
+    }
+
+    fn terrace(&self, words: &[&str]) -> (i32, String, String) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_terrace"));
+        command.args(["--log", "warn"]).args(words);
+        command.env("TERRACE_CATALOG", format!("http://{}", self.address));
+        match &self.token {
+            Some(token) => command.env("TERRACE_TOKEN", token),
+            None => command.env_remove("TERRACE_TOKEN"),
+        };
+        if self.token.is_none() {
+            command.arg("--token-file").arg(self.token_file());
+        }
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        (
+            output.status.code().unwrap(),
+            String::from_utf8(output.stdout).unwrap(),
+            String::from_utf8(output.stderr).unwrap(),
+        )
+    }
+
+    /// Registers a dataset over HTTP as admin; the status, or none when the process is gone.
+    pub(crate) fn put(&self, name: &str, body: &str) -> Option<u16> {
+        let token = std::fs::read_to_string(self.token_file()).unwrap();
+        let request = format!(
+            "PUT /api/v1/datasets/{name} HTTP/1.1\r\nHost: c\r\nConnection: close\r\n\
+             Authorization: Bearer {}\r\nContent-Length: {}\r\n\r\n{body}",
+            token.trim(),
+            body.len()
+        );
+        let mut stream = TcpStream::connect(&self.address).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(request.as_bytes()).ok()?;
+        let mut answer = Vec::new();
+        // A connection that is cut after the answer's first line has answered all the same.
+        let _ = stream.read_to_end(&mut answer);
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        let (status, _) = answer.split_once("\r\n")?;
+        status.split(' ').nth(1)?.parse().ok()
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Starts a catalog and reads its address from what it prints.
+fn spawn(root: &TempDir) -> (Child, String) {
+    let log = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(root.path().join("log"))
+        .unwrap();
+    let mut process = Command::new(env!("CARGO_BIN_EXE_terrace"))
+        .args(["catalog", "serve", "--listen", "127.0.0.1:0", "--data"])
+        .arg(root.path().join("data"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let mut output = BufReader::new(process.stdout.take().unwrap());
+    output.read_line(&mut line).unwrap();
+    let Some((_, address)) = line.trim().split_once("http://") else {
+        let log = std::fs::read_to_string(root.path().join("log")).unwrap();
+        let _ = process.kill();
+        let _ = process.wait();
+        panic!("the catalog did not start: {log}");
+    };
+    (process, address.to_owned())
+}
