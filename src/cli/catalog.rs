@@ -41,6 +41,14 @@ enum Verb {
         /// The file to write; it must not exist
         file: PathBuf,
     },
+    /// Print what happens, one JSON object a line, until interrupted
+    Events {
+        #[command(flatten)]
+        catalog: CatalogArgs,
+        /// Only events behind this number; 0 for all that are kept [default: from now on]
+        #[arg(long, value_name = "SEQ")]
+        after: Option<u64>,
+    },
     /// Make, list and revoke tokens
     Token {
         #[command(flatten)]
