@@ -22,6 +22,7 @@ use utoipa_axum::router::UtoipaMethodRouter;
 use super::error::{ApiError, Code};
 use super::extract::{dataset, path_params};
 use super::{Api, now_ms};
+use crate::DatasetName;
 use crate::access::{Principal, Scope, Token};
 
 /// A request that takes longer is given up: its client has stopped waiting.
@@ -187,10 +188,12 @@ async fn audit(rule: &Rule, parts: &mut Parts, who: &str, status: u16, code: &'s
     if rule.policy == Policy::Open {
         return;
     }
-    let on = match path_params(parts, &()).await {
-        Ok(params) => dataset(&params).map_or_else(|_| String::new(), |name| name.to_string()),
-        Err(_) => String::new(),
-    };
+    // As it was parsed: a text that is no name is not repeated.
+    let on = path_params(parts, &()).await.ok().and_then(|params| {
+        let mut found = params.iter().filter(|(name, _)| *name == "dataset");
+        found.next()?.1.parse::<DatasetName>().ok()
+    });
+    let on = on.map_or_else(String::new, |name| name.to_string());
     let (method, route) = (&parts.method, &rule.route);
     let changes = !matches!(*method, Method::GET | Method::HEAD);
     if changes || matches!(status, 401 | 403) {
