@@ -1,5 +1,6 @@
 //! `terrace catalog`: run a catalog, restore and export it, its events and its tokens.
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -146,8 +147,10 @@ async fn serve(args: &ServeArgs) -> Result<()> {
     };
     let asked = Ends::watch()?;
     let mut running = serve::start(&config).await?;
-    println!("catalog  {}", running.url());
-    println!("token    {}", running.token_file.display());
+    let (url, token) = (running.url(), running.token_file.display());
+    let greeting = format!("catalog  {url}\ntoken    {token}\n");
+    // Nobody has to read it: a closed standard output is no reason to end.
+    std::io::stdout().write_all(greeting.as_bytes()).ok();
     tokio::select! {
         ended = running.ended() => return ended,
         () = asked.wait() => {}

@@ -96,7 +96,8 @@ impl Served {
         )
     }
 
-    /// Registers a dataset over HTTP as admin; the status, or none when the process is gone.
+    /// Registers a dataset over HTTP as admin; the status of a success, or none when
+    /// the process is gone. Panics with what it said when it was refused.
     pub(crate) fn put(&self, name: &str, body: &str) -> Option<u16> {
         let token = std::fs::read_to_string(self.token_file()).unwrap();
         let request = format!(
@@ -112,8 +113,10 @@ impl Served {
         // A connection that is cut after the answer's first line has answered all the same.
         let _ = stream.read_to_end(&mut answer);
         let answer = String::from_utf8_lossy(&answer).into_owned();
-        let (status, _) = answer.split_once("\r\n")?;
-        status.split(' ').nth(1)?.parse().ok()
+        let (status, rest) = answer.split_once("\r\n")?;
+        let status: u16 = status.split(' ').nth(1)?.parse().ok()?;
+        assert!(status < 300, "{name}: {status}: {rest}");
+        Some(status)
     }
 }
 
@@ -142,6 +145,8 @@ fn spawn(root: &TempDir) -> (Child, String) {
     let mut line = String::new();
     let mut output = BufReader::new(process.stdout.take().unwrap());
     output.read_line(&mut line).unwrap();
+    // The second line says where the token is: the server writes both before anybody may leave.
+    output.read_line(&mut String::new()).unwrap();
     let Some((_, address)) = line.trim().split_once("http://") else {
         let log = std::fs::read_to_string(root.path().join("log")).unwrap();
         let _ = process.kill();
