@@ -44,7 +44,7 @@ pub(crate) enum CatalogError {
     /// No answer.
     #[error(
         "the catalog at {url} does not answer: {why}; check the address (--catalog or \
-         TERRACE_CATALOG) and that terrace catalog serve or terrace up runs there"
+         TERRACE_CATALOG) and that terrace catalog serve runs there"
     )]
     Unreachable {
         /// Where it should be.

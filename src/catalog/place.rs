@@ -62,7 +62,7 @@ impl CatalogArgs {
         let Some(url) = named.or_else(|| note.as_ref().map(|note| note.url.clone())) else {
             bail!(
                 "no catalog is named; use --catalog URL or TERRACE_CATALOG, or start one with \
-                 terrace up"
+                 terrace catalog serve"
             );
         };
         let token = match (&self.token_file, variable("TERRACE_TOKEN"), note) {
