@@ -15,6 +15,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
+use terrace_fuse::tables::TableTree;
 use tokio_util::sync::CancellationToken;
 
 use crate::node::assembly::Node;
@@ -255,7 +256,7 @@ impl NodeCollector {
         let mut bytes = Vec::new();
         let mut retries = Vec::new();
         for mount in &mounts {
-            let stats = mount.store.stats();
+            let stats = mount.stores.stats();
             let name = mount.spec.mountpoint.display().to_string();
             for row in &stats.requests {
                 let mut labels = vec![("mount", name.clone())];
@@ -280,6 +281,8 @@ impl NodeCollector {
         let mut passthrough = Vec::new();
         let mut handles = Vec::new();
         let mut again = Vec::new();
+        let mut answers = Vec::new();
+        let mut stale = Vec::new();
         for mount in self.0.mounts() {
             let status = mount.fs.status();
             let name = mount.spec.mountpoint.display().to_string();
@@ -289,6 +292,11 @@ impl NodeCollector {
             let label = vec![("mount", name.clone())];
             passthrough.push((label.clone(), f64::from(u8::from(status.passthrough))));
             handles.push((label.clone(), status.open_handles as f64));
+            if let Some(tree) = mount.tree.as_ref().map(TableTree::status) {
+                let up = f64::from(u8::from(tree.catalog_down.is_none()));
+                answers.push((label.clone(), up));
+                stale.push((label.clone(), tree.stale_answers as f64));
+            }
             again.push((label, status.reincarnations as f64));
         }
         out.counters("mount_opens", "Files opened, by mode", opens)?;
@@ -298,6 +306,16 @@ impl NodeCollector {
             passthrough,
         )?;
         out.gauges("mount_handles", "Open files", handles)?;
+        out.gauges(
+            "mount_catalog_answers",
+            "1 while the catalog answers",
+            answers,
+        )?;
+        out.counters(
+            "mount_catalog_stale",
+            "Names answered from before because the catalog does not",
+            stale,
+        )?;
         out.counters(
             "mount_reincarnations",
             "Inodes renewed for passthrough",

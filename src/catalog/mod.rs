@@ -5,5 +5,6 @@ pub(crate) mod client;
 pub(crate) mod place;
 pub(crate) mod serve;
 mod upstream;
+pub(crate) mod view;
 
 pub(crate) use upstream::StoreUpstream;

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
-use terrace_cache::store::StoreUrl;
 use terrace_cache::units::{ByteSize, Span};
 use terrace_fuse::keeper::{
     ClientError, KeeperClient, KernelOptions, MountSpec, RunDir, Secrets, kernel,
 };
 
+use super::source::Source;
 use super::{Failure, Global, foreground, keeper, umount};
+use crate::catalog::place::CatalogArgs;
 use crate::node::options::MountOptions;
 
 /// What opens of a mount are tuned for.
@@ -29,12 +30,17 @@ pub(crate) enum ProfileArg {
 #[command(after_long_help = "Examples:\n  \
     terrace mount s3://bucket/images /data/images --hot /ssd/terrace --hot-size 500GiB\n  \
     terrace mount hdfs://nn:8020/warehouse/ads /data/ads\n  \
-    terrace mount file:///mnt/pfs/set /data/set --profile small-files")]
+    terrace mount file:///mnt/pfs/set /data/set --profile small-files\n  \
+    terrace mount catalog: /data --catalog http://catalog:8080\n  \
+    terrace mount ads.clicks@v12 /data/clicks")]
 pub(crate) struct MountArgs {
-    /// s3://bucket/prefix, hdfs://host:port/path, webhdfs://host:port/path or file:///dir
+    /// s3://bucket/prefix, hdfs://host:port/path, webhdfs://host:port/path or file:///dir; catalog:
+    /// for the tree of all tables; or a version such as ads.clicks@v12
     pub(crate) source: String,
     /// An existing directory
     pub(crate) mountpoint: PathBuf,
+    #[command(flatten)]
+    pub(crate) catalog: CatalogArgs,
     /// Directory of the hot tier, on the node's SSD [default: /var/cache/terrace]
     #[arg(long, value_name = "DIR")]
     pub(crate) hot: Option<PathBuf>,
@@ -98,11 +104,8 @@ const ATTEMPTS: usize = 8;
 
 pub(crate) fn run(args: &MountArgs, global: &Global) -> Result<(), Failure> {
     let what = || format!("mount {} on {}", args.source, args.mountpoint.display());
-    let url: StoreUrl = args
-        .source
-        .parse()
-        .map_err(|error| Failure(format!("{}: {error}", what())))?;
-    tracing::debug!(store = %url.root(), "source");
+    let source = Source::parse(&args.source).with_context(what)?;
+    tracing::debug!(?source, "source");
     if !nix::unistd::geteuid().is_root() {
         tracing::warn!("mounting needs root or CAP_SYS_ADMIN");
     }
@@ -116,7 +119,7 @@ pub(crate) fn run(args: &MountArgs, global: &Global) -> Result<(), Failure> {
     } else {
         None
     };
-    let spec = spec(args, mountpoint.clone()).with_context(what)?;
+    let spec = spec(args, &source, mountpoint.clone(), global).with_context(what)?;
     ask(&spec, &|| {
         keeper::find_or_start(&run, &config, global, MOUNT_LIMIT)
     })
@@ -177,8 +180,13 @@ fn is_dead(path: &Path) -> bool {
     )
 }
 
-fn spec(args: &MountArgs, mountpoint: PathBuf) -> anyhow::Result<MountSpec> {
-    let options = MountOptions {
+fn spec(
+    args: &MountArgs,
+    source: &Source,
+    mountpoint: PathBuf,
+    global: &Global,
+) -> anyhow::Result<MountSpec> {
+    let mut options = MountOptions {
         snapshot: args.snapshot,
         small_files: args.profile == ProfileArg::SmallFiles,
         ttl: args.ttl,
@@ -187,7 +195,16 @@ fn spec(args: &MountArgs, mountpoint: PathBuf) -> anyhow::Result<MountSpec> {
         file_mode: args.file_mode,
         dir_mode: args.dir_mode,
         warm: args.warm.as_deref().map(std::path::absolute).transpose()?,
+        catalog: None,
+        version: None,
     };
+    let mut credentials = super::credential_environment();
+    source.complete(
+        &args.catalog,
+        &global.run_base(),
+        &mut options,
+        &mut credentials,
+    )?;
     let id = std::fs::read_to_string("/proc/sys/kernel/random/uuid").context("make an id")?;
     Ok(MountSpec {
         id: id.trim().to_owned(),
@@ -195,7 +212,7 @@ fn spec(args: &MountArgs, mountpoint: PathBuf) -> anyhow::Result<MountSpec> {
         source: args.source.clone(),
         kernel: kernel_options(&args.options)?,
         options: serde_json::to_value(options).context("encode the options")?,
-        credentials: Secrets(super::credential_environment()),
+        credentials: Secrets(credentials),
     })
 }
 

@@ -29,8 +29,9 @@ enum TierArg {
 /// What a command is about, and on which node.
 #[derive(Debug, Args)]
 pub(crate) struct What {
-    /// A path below a mount, or a store URL such as s3://bucket/prefix
-    #[arg(value_name = "PATH|SOURCE")]
+    /// A path below a mount, a store URL such as s3://bucket/prefix, or a version of a table such as
+    /// ads.clicks@v12 where catalog: is mounted
+    #[arg(value_name = "PATH|SOURCE|SELECTOR")]
     what: String,
     /// The node of this hot directory (needed for a store URL when several nodes run)
     #[arg(long, value_name = "DIR")]

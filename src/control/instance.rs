@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use terrace_catalog::Selector;
 use terrace_fuse::keeper::{KeeperClient, RunDir};
 
 use super::proto::target::Kind;
 use super::proto::{MountPath, SourceUrl, Target};
+use crate::node::options::CATALOG_SOURCE;
 
 const KEEPER_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -45,7 +47,7 @@ pub(crate) fn choose(base: &Path, hot: Option<&Path>) -> Result<RunDir> {
 }
 
 /// What a user named on the command line, and the node that has it: a path below a mount of any
-/// node, or a store URL on the chosen node.
+/// node, a store URL on the chosen node, or a version of a table where all tables are mounted.
 pub(crate) fn locate(base: &Path, hot: Option<&Path>, what: &str) -> Result<(RunDir, Target)> {
     if what.contains("://") {
         let credentials = crate::cli::credential_environment().into_iter().collect();
@@ -54,6 +56,11 @@ pub(crate) fn locate(base: &Path, hot: Option<&Path>, what: &str) -> Result<(Run
             credentials,
         });
         return Ok((choose(base, hot)?, Target { kind: Some(kind) }));
+    }
+    if !Path::new(what).exists()
+        && let Ok(selector) = what.parse::<Selector>()
+    {
+        return in_catalog(base, hot, &selector);
     }
     let path = Path::new(what)
         .canonicalize()
@@ -77,6 +84,30 @@ pub(crate) fn locate(base: &Path, hot: Option<&Path>, what: &str) -> Result<(Run
         }
     }
     bail!("find {what}: it is not below a Terrace mount; see terrace status")
+}
+
+/// A version of a table, where a node shows all tables.
+fn in_catalog(base: &Path, hot: Option<&Path>, selector: &Selector) -> Result<(RunDir, Target)> {
+    let nodes = match hot {
+        Some(hot) => vec![choose(base, Some(hot))?],
+        None => running(base)?,
+    };
+    for run in nodes {
+        let (_, mounts) = KeeperClient::connect(&run, KEEPER_DEADLINE)?.status()?;
+        let Some(mount) = mounts.into_iter().find(|m| m.source == CATALOG_SOURCE) else {
+            continue;
+        };
+        let dataset = selector.dataset();
+        let version = selector.to_string();
+        let version = &version[dataset.as_str().len()..];
+        let path = format!("{}/{}{version}", dataset.namespace(), dataset.table());
+        let kind = Kind::Mount(MountPath {
+            mountpoint: mount.mountpoint.to_string_lossy().into_owned(),
+            path: path.into_bytes(),
+        });
+        return Ok((run, Target { kind: Some(kind) }));
+    }
+    bail!("find {selector}: no node here shows the tables; terrace mount catalog: DIR first")
 }
 
 fn mountpoints(run: &RunDir) -> Result<Vec<PathBuf>> {

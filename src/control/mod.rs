@@ -11,7 +11,7 @@ pub(crate) mod instance;
 mod jobs;
 pub(crate) mod server;
 mod status;
-mod target;
+pub(crate) mod target;
 pub(crate) mod tiers;
 
 pub(crate) use jobs::Reports;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use terrace_cache::units::ByteSize;
+use terrace_fuse::tables::TableTree;
 
 use super::tiers::tiers;
 use crate::node::assembly::{Mounted, Node};
@@ -50,7 +51,8 @@ pub(super) fn document(node: &Arc<Node>) -> Value {
 
 fn describe(mount: &Mounted) -> Value {
     let status = mount.fs.status();
-    let store = mount.store.stats();
+    let store = mount.stores.stats();
+    let tree = mount.tree.as_ref().map(TableTree::status);
     let requests: Vec<Value> = store
         .requests
         .iter()
@@ -72,11 +74,22 @@ fn describe(mount: &Mounted) -> Value {
             "throttled": store.throttled, "in_flight": store.in_flight,
             "hidden_keys": store.hidden_keys,
         },
+        "catalog": tree.as_ref().map(|tree| json!({
+            "answers": tree.catalog_down.is_none(),
+            "down_seconds": tree.catalog_down.as_ref().map(|(since, _)| since.as_secs()),
+            "error": tree.catalog_down.as_ref().map(|(_, why)| why),
+            "stale_answers": tree.stale_answers,
+            "slots": tree.slots,
+        })),
         "summary": format!(
-            "passthrough {}, {} open, {} from the store",
+            "passthrough {}, {} open, {} from the store{}",
             if status.passthrough { "on" } else { "off" },
             status.open_handles,
             ByteSize(store.bytes),
+            tree.and_then(|tree| tree.catalog_down).map_or(String::new(), |(since, _)| format!(
+                ", no catalog for {}s: last known versions",
+                since.as_secs()
+            )),
         ),
     })
 }

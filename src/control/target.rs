@@ -59,20 +59,8 @@ async fn in_mount(node: &Arc<Node>, path: &proto::MountPath) -> Result<Found, St
         ))
     })?;
     let namespace = Arc::clone(&mounted.namespace);
-    let mut attr = namespace
-        .attr(Ino::ROOT)
-        .map_err(|error| refused(&path.path, &error))?;
-    for name in path
-        .path
-        .split(|byte| *byte == b'/')
-        .filter(|name| !name.is_empty())
-    {
-        attr = match namespace.try_lookup(attr.ino, name) {
-            Some(known) => known,
-            None => namespace.lookup(attr.ino, name).await,
-        }
-        .map_err(|error| refused(&path.path, &error))?;
-    }
+    let attr = resolve(&*namespace, &path.path).await?;
+    let dataset = namespace.dataset(attr.ino);
     let (sender, objects) = mpsc::channel(AHEAD);
     // The walk ends by itself when the receiver is dropped.
     node.spawn(async move {
@@ -83,9 +71,26 @@ async fn in_mount(node: &Arc<Node>, path: &proto::MountPath) -> Result<Found, St
     Ok(Found {
         source: Arc::clone(&mounted.source),
         has_warm: mounted.has_warm,
-        dataset: mounted.dataset.clone(),
+        dataset: dataset.unwrap_or_else(|| mounted.dataset.clone()),
         objects,
     })
+}
+
+/// Walks to a path below the root.
+pub(crate) async fn resolve(namespace: &dyn Namespace, path: &[u8]) -> Result<Attr, Status> {
+    let root = namespace.attr(Ino::ROOT);
+    let mut attr = root.map_err(|error| refused(path, &error))?;
+    for name in path
+        .split(|byte| *byte == b'/')
+        .filter(|name| !name.is_empty())
+    {
+        attr = match namespace.try_lookup(attr.ino, name) {
+            Some(known) => known,
+            None => namespace.lookup(attr.ino, name).await,
+        }
+        .map_err(|error| refused(path, &error))?;
+    }
+    Ok(attr)
 }
 
 fn refused(path: &[u8], error: &FsError) -> Status {

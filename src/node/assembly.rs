@@ -15,18 +15,20 @@ use anyhow::{Context, Result};
 use terrace_cache::fill::Cache;
 use terrace_cache::hot::{HotConfig, HotTier};
 use terrace_cache::policy::EpochPolicy;
-use terrace_cache::store::Store;
 use terrace_cache::{DatasetKey, Source};
 use terrace_fuse::fs::{FileSystem, FileSystemConfig, FileSystemParts, Profile};
 use terrace_fuse::handles::HandleTable;
 use terrace_fuse::keeper::{Failure, MountSpec};
 use terrace_fuse::namespace::Namespace;
 use terrace_fuse::probe::{NoPassthrough, Passthrough};
+use terrace_fuse::tables::TableTree;
 use tokio_util::task::TaskTracker;
 
+use super::below::Below;
 use super::config::NodeConfig;
 use super::options::MountOptions;
 use super::sources::{Reached, Sources};
+use super::stores::Stores;
 
 /// One mount of this node.
 #[derive(Debug)]
@@ -35,14 +37,16 @@ pub(crate) struct Mounted {
     pub(crate) spec: MountSpec,
     /// Options, as understood.
     pub(crate) options: MountOptions,
-    /// The store.
-    pub(crate) store: Store,
+    /// Where its objects lie.
+    pub(crate) stores: Stores,
     /// Where bytes come from: the store, or the warm tier over it.
     pub(crate) source: Arc<dyn Source>,
     /// Whether that is the warm tier.
     pub(crate) has_warm: bool,
     /// What exists.
     pub(crate) namespace: Arc<dyn Namespace>,
+    /// The same, when it is the tree of all tables.
+    pub(crate) tree: Option<TableTree>,
     /// Whose budget its bytes use.
     pub(crate) dataset: DatasetKey,
     /// What answers the kernel.
@@ -89,16 +93,27 @@ impl Node {
         let Reached {
             spec,
             options,
-            opened,
-            namespace,
+            below,
         } = reached;
+        let Below {
+            namespace,
+            stores,
+            source,
+            has_warm,
+            tree,
+            late_cache,
+        } = below;
+        // The name space was opened beside the hot tier; a second set would be of the same cache.
+        if let Some(late) = late_cache {
+            late.set(self.cache.clone()).ok();
+        }
         let dataset = DatasetKey(spec.source.as_str().into());
         let handles = HandleTable::open(handles)
             .map_err(|error| Failure::new(format!("handle table: {error}"), "mount again"))?;
         let fs = FileSystem::new(FileSystemParts {
             namespace: Arc::clone(&namespace),
             cache: self.cache.clone(),
-            source: Arc::clone(&opened.source),
+            source: Arc::clone(&source),
             dataset: dataset.clone(),
             handles,
             runtime: self.sources.runtime().clone(),
@@ -117,10 +132,11 @@ impl Node {
         let mounted = Arc::new(Mounted {
             spec,
             options,
-            store: opened.store,
-            source: opened.source,
-            has_warm: opened.has_warm,
+            stores,
+            source,
+            has_warm,
             namespace,
+            tree,
             dataset,
             fs,
         });

@@ -4,10 +4,14 @@
 //! file system over the tiers; it knows what is mounted (the control service and the metrics read it); the link to the keeper calls it.
 
 pub(crate) mod assembly;
+mod below;
 pub(crate) mod config;
 pub(crate) mod link;
 pub(crate) mod names;
 pub(crate) mod options;
 pub(crate) mod priority;
+pub(crate) mod router;
 pub(crate) mod sources;
+pub(crate) mod stores;
+mod tables;
 pub(crate) mod tree;

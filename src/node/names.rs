@@ -84,7 +84,7 @@ pub(super) async fn build(store: &Store, path: &Path) -> Result<()> {
 }
 
 /// Snapshots of mounts that ended. An error costs disk space, nothing else.
-fn remove_others(state: &Path, keep: &Path) {
+pub(super) fn remove_others(state: &Path, keep: &Path) {
     for entry in std::fs::read_dir(state).into_iter().flatten().flatten() {
         let path = entry.path();
         let stale = entry.file_name().to_string_lossy().starts_with("snapshot-") && path != keep;

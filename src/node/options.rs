@@ -28,6 +28,33 @@ pub(crate) struct MountOptions {
     pub(crate) dir_mode: u16,
     /// Directory of the warm tier.
     pub(crate) warm: Option<PathBuf>,
+    /// Address of the catalog, for a tree of tables or a version of one. Its token is among the
+    /// credentials.
+    #[serde(default)]
+    pub(crate) catalog: Option<String>,
+    /// The version to show, resolved once when it was mounted.
+    #[serde(default)]
+    pub(crate) version: Option<PinnedVersion>,
+}
+
+/// Source of a tree of all tables.
+pub(crate) const CATALOG_SOURCE: &str = "catalog:";
+
+/// Name of the catalog's token among the credentials of a mount.
+pub(crate) const CATALOG_TOKEN: &str = "TERRACE_TOKEN";
+
+/// One version of a dataset, as a mount carries it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PinnedVersion {
+    /// `namespace.table`.
+    pub(crate) dataset: String,
+    /// Its number.
+    pub(crate) number: u64,
+    /// Digest of its list of files, hexadecimal.
+    pub(crate) manifest: String,
+    /// When it was committed.
+    pub(crate) committed_ms: i64,
 }
 
 impl Default for MountOptions {
@@ -41,6 +68,8 @@ impl Default for MountOptions {
             file_mode: 0o444,
             dir_mode: 0o555,
             warm: None,
+            catalog: None,
+            version: None,
         }
     }
 }

@@ -14,12 +14,12 @@ use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 use terrace_cache::Source;
 use terrace_cache::store::{Credentials, Store, StoreUrl};
-use terrace_cache::warm::{WarmConfig, WarmSource, WarmTier};
+use terrace_cache::warm::{WarmConfig, WarmTier};
 use terrace_fuse::keeper::{Failure, MountSpec};
 use terrace_fuse::live::Opening;
-use terrace_fuse::namespace::Namespace;
 use tokio::runtime::Handle;
 
+use super::below::{Below, below};
 use super::config::NodeConfig;
 use super::names;
 use super::options::MountOptions;
@@ -42,10 +42,8 @@ pub(crate) struct Reached {
     pub(crate) spec: MountSpec,
     /// Options, as understood.
     pub(crate) options: MountOptions,
-    /// Where bytes come from.
-    pub(crate) opened: Opened,
-    /// What exists.
-    pub(crate) namespace: Arc<dyn Namespace>,
+    /// What exists, and where bytes come from.
+    pub(crate) below: Below,
 }
 
 /// Opens stores and name spaces; see the module text.
@@ -83,45 +81,12 @@ impl Sources {
                     "mount with the same version of terrace that serves it",
                 )
             })?;
-        let warm = options.warm.clone().or_else(|| self.configured_warm());
-        let opened = self
-            .open(&spec.source, spec.credentials.0.clone(), warm)
-            .await?;
-        let namespace = self
-            .namespace(&opened.store, spec, &options, opening)
-            .await
-            .map_err(|error| {
-                Failure::new(format!("{error:#}"), "check the source and its permissions")
-            })?;
+        let below = below(self, spec, &options, opening).await?;
         Ok(Reached {
             spec: spec.clone(),
             options,
-            opened,
-            namespace,
+            below,
         })
-    }
-
-    async fn namespace(
-        &self,
-        store: &Store,
-        spec: &MountSpec,
-        options: &MountOptions,
-        opening: Opening,
-    ) -> Result<Arc<dyn Namespace>> {
-        let state = self.state_dir(spec)?;
-        if options.snapshot {
-            let snapshot = names::snapshot(&state, store, spec, options).await?;
-            return Ok(Arc::new(snapshot));
-        }
-        let (owned, chosen) = (store.clone(), options.clone());
-        // Opening the inode table reads and writes files, beside the tables of other mounts.
-        let opened =
-            tokio::task::spawn_blocking(move || names::live(&state, &owned, &chosen, opening));
-        let live = opened.await.context("open the live prefix")??;
-        if opening == Opening::Mount {
-            live.check().await?;
-        }
-        Ok(Arc::new(live))
     }
 
     /// Where a mount keeps what must outlive a worker: one directory for each source and mount
@@ -138,7 +103,7 @@ impl Sources {
         self.config.cache.hot.dir.join("mounts").join(name)
     }
 
-    fn state_dir(&self, spec: &MountSpec) -> Result<PathBuf> {
+    pub(super) fn state_dir(&self, spec: &MountSpec) -> Result<PathBuf> {
         let dir = self.state_path(spec);
         std::fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
         Ok(dir)
@@ -162,34 +127,25 @@ impl Sources {
         let store = Store::open(&url, &self.config.cache.store, &credentials)
             .await
             .map_err(failed)?;
-        let source: Arc<dyn Source> = Arc::new(store.clone());
-        let has_warm = warm.is_some();
-        let source = match warm {
-            None => source,
-            Some(dir) => {
-                let tier = self.warm_tier(&dir).map_err(|error| {
-                    Failure::new(
-                        format!("open the warm tier {}: {error:#}", dir.display()),
-                        "check --warm",
-                    )
-                })?;
-                Arc::new(WarmSource::new(tier, source))
-            }
+        let tier = match warm {
+            None => None,
+            Some(dir) => Some(self.warm_tier(&dir).map_err(|error| {
+                Failure::new(
+                    format!("open the warm tier {}: {error:#}", dir.display()),
+                    "check --warm",
+                )
+            })?),
         };
-        Ok(Opened {
-            store,
-            source,
-            has_warm,
-        })
+        Ok(Opened::new(store, tier))
     }
 
     /// The warm directory of the configuration, if it names one.
-    fn configured_warm(&self) -> Option<PathBuf> {
+    pub(super) fn configured_warm(&self) -> Option<PathBuf> {
         let dir = &self.config.cache.warm.dir;
         (!dir.as_os_str().is_empty()).then(|| dir.clone())
     }
 
-    fn warm_tier(&self, dir: &Path) -> Result<WarmTier> {
+    pub(super) fn warm_tier(&self, dir: &Path) -> Result<WarmTier> {
         let mut tiers = self.warm.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(tier) = tiers.get(dir) {
             return Ok(tier.clone());

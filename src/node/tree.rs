@@ -8,23 +8,30 @@ use anyhow::{Context, Result};
 use terrace_cache::DatasetKey;
 use terrace_cache::store::Store;
 use terrace_fuse::materialize::{self, MaterializeOptions, Objects};
+use terrace_fuse::namespace::Namespace as _;
 use terrace_fuse::snapshot::Snapshot;
 use tonic::Status;
 
-use super::assembly::Node;
+use super::assembly::{Mounted, Node};
 use super::names;
 use super::options::MountOptions;
-use crate::control::Reports;
 use crate::control::proto::target::Kind;
 use crate::control::proto::{MaterializeRequest, Target, WarmProgress};
+use crate::control::{Reports, target};
 
 /// What to make a tree of.
 struct Origin {
-    store: Store,
+    listing: Listing,
     objects: Objects,
     options: MountOptions,
-    /// The snapshot that a mount shows; otherwise one is made.
-    shown: Option<PathBuf>,
+}
+
+/// Where the list of files comes from.
+enum Listing {
+    /// The snapshot that a mount shows.
+    Shown(PathBuf),
+    /// What a store has now.
+    Store(Store),
 }
 
 /// Starts to build or remove a tree; progress goes to `reports`, the last message is `finished`.
@@ -68,31 +75,13 @@ pub(crate) async fn start(
 async fn origin(node: &Arc<Node>, target: Option<Target>) -> Result<Origin, Status> {
     match target.and_then(|target| target.kind) {
         Some(Kind::Mount(path)) => {
-            if !path.path.is_empty() {
-                return Err(Status::invalid_argument(
-                    "a tree is made of a whole mount; name the mount point or a store URL",
-                ));
-            }
             let mounted = node.at(&path.mountpoint).ok_or_else(|| {
                 Status::not_found(format!(
                     "find {}: not mounted by this node",
                     path.mountpoint
                 ))
             })?;
-            let shown = mounted
-                .options
-                .snapshot
-                .then(|| node.sources().snapshot_of(&mounted.spec));
-            Ok(Origin {
-                store: mounted.store.clone(),
-                objects: Objects {
-                    cache: node.cache().clone(),
-                    source: Arc::clone(&mounted.source),
-                    dataset: mounted.dataset.clone(),
-                },
-                options: mounted.options.clone(),
-                shown,
-            })
+            of_mount(node, &mounted, &path.path).await
         }
         Some(Kind::Source(source)) => {
             let credentials = source.credentials.into_iter().collect();
@@ -102,14 +91,13 @@ async fn origin(node: &Arc<Node>, target: Option<Target>) -> Result<Origin, Stat
                 .await
                 .map_err(|error| Status::failed_precondition(error.to_string()))?;
             Ok(Origin {
-                store: opened.store,
+                listing: Listing::Store(opened.store),
                 objects: Objects {
                     cache: node.cache().clone(),
                     source: opened.source,
                     dataset: DatasetKey(source.url.into()),
                 },
                 options: MountOptions::default(),
-                shown: None,
             })
         }
         None => Err(Status::invalid_argument(
@@ -118,12 +106,48 @@ async fn origin(node: &Arc<Node>, target: Option<Target>) -> Result<Origin, Stat
     }
 }
 
+/// A whole mount, or the directory of a version in a tree of tables.
+async fn of_mount(node: &Node, mounted: &Mounted, path: &[u8]) -> Result<Origin, Status> {
+    let (listing, dataset) = match (&mounted.tree, mounted.stores.one()) {
+        (Some(tree), _) => {
+            let attr = target::resolve(tree, path).await?;
+            let file = tree.snapshot_file(attr.ino).await.map_err(|error| {
+                let path = String::from_utf8_lossy(path);
+                Status::invalid_argument(format!(
+                    "link {path}: {error}; name a version, such as ads/clicks@v12"
+                ))
+            })?;
+            (Listing::Shown(file), tree.dataset(attr.ino))
+        }
+        (None, _) if !path.is_empty() => {
+            return Err(Status::invalid_argument(
+                "a tree is made of a whole mount; name the mount point or a store URL",
+            ));
+        }
+        (None, _) if mounted.options.snapshot => (
+            Listing::Shown(node.sources().snapshot_of(&mounted.spec)),
+            None,
+        ),
+        (None, Some(store)) => (Listing::Store(store.clone()), None),
+        (None, None) => return Err(Status::internal("a mount without names")),
+    };
+    Ok(Origin {
+        listing,
+        objects: Objects {
+            cache: node.cache().clone(),
+            source: Arc::clone(&mounted.source),
+            dataset: dataset.unwrap_or_else(|| mounted.dataset.clone()),
+        },
+        options: mounted.options.clone(),
+    })
+}
+
 async fn build(node: &Node, origin: Origin, tree: &Path, reports: &Reports) -> Result<u64> {
     let made = node.sources().scratch_file("tree");
-    let path = match &origin.shown {
-        Some(shown) => shown,
-        None => {
-            names::build(&origin.store, &made).await?;
+    let path = match &origin.listing {
+        Listing::Shown(shown) => shown,
+        Listing::Store(store) => {
+            names::build(store, &made).await?;
             &made
         }
     };

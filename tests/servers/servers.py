@@ -25,6 +25,7 @@ import threading
 import time
 from pathlib import Path
 
+from clients import Clients
 from hdfs import Hdfs
 from postgres import Postgres
 from s3 import S3
@@ -32,7 +33,7 @@ from shared import Shared
 from support import Run, Unavailable
 from writers import Writers
 
-SERVERS = (S3, Hdfs, Postgres, Shared, Writers)
+SERVERS = (S3, Hdfs, Postgres, Shared, Writers, Clients)
 
 
 def run_directory() -> Path:

@@ -3,6 +3,7 @@
 //! A test takes a [`node::Node`] (hot directory, run directory, keeper and worker of its own), so
 //! tests run side by side and clean up after themselves, also when they fail or hang.
 
+pub(crate) mod catalog;
 pub(crate) mod data;
 pub(crate) mod hdfs;
 pub(crate) mod http;

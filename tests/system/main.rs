@@ -14,4 +14,5 @@ mod discovery;
 mod life;
 mod refusals;
 mod soak;
+mod tables;
 mod tiers;

@@ -206,6 +206,7 @@ async fn summary(ledger: &Ledger, dataset: &ledger::Dataset) -> Result<DatasetSu
         description: dataset.descriptor.description.clone(),
         latest: latest.as_ref().map(|version| version.number),
         committed_ms: latest.as_ref().map(|version| version.created_ms),
+        manifest: latest.as_ref().map(|version| version.manifest.to_string()),
         files: totals.map_or(0, |totals| totals.files),
         bytes: totals.map_or(0, |totals| totals.bytes),
         removing_not_before_ms: removing,

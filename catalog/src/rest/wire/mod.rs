@@ -57,6 +57,8 @@ pub struct DatasetSummary {
     pub latest: Option<u64>,
     /// When the latest version was committed.
     pub committed_ms: Option<i64>,
+    /// Digest of the manifest of the latest version.
+    pub manifest: Option<String>,
     /// Files of the latest version.
     pub files: u64,
     /// Bytes of the latest version.
