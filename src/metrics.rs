@@ -15,6 +15,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
+use terrace_cache::warm::{WarmStats, WarmTier};
 use terrace_fuse::tables::TableTree;
 use tokio_util::sync::CancellationToken;
 
@@ -68,6 +69,7 @@ impl Collector for NodeCollector {
         self.tiers(&mut out)?;
         self.fill(&mut out)?;
         self.hot(&mut out)?;
+        self.warm(&mut out)?;
         self.stores(&mut out)?;
         self.mounts(&mut out)
     }
@@ -247,6 +249,33 @@ impl NodeCollector {
             "hot_scrubbed_bytes",
             "Bytes the scrub has read",
             stats.scrubbed_bytes,
+        )
+    }
+
+    fn warm(&self, out: &mut Out<'_>) -> Result<(), Error> {
+        let tiers = self.0.sources().warm_tiers();
+        let all: Vec<_> = tiers.iter().map(WarmTier::stats).collect();
+        let sum = |field: fn(&WarmStats) -> u64| all.iter().map(field).sum::<u64>();
+        let cold = |reason: &str, field| (vec![("reason", reason.to_owned())], sum(field) as f64);
+        out.counters(
+            "warm_cold_bytes",
+            "Bytes read from the store although the warm tier is to have them, by reason",
+            vec![
+                cold("down", |stats| stats.cold_down_bytes),
+                cold("crowded", |stats| stats.cold_crowded_bytes),
+                cold("late", |stats| stats.cold_late_bytes),
+                cold("failed", |stats| stats.cold_failed_bytes),
+            ],
+        )?;
+        out.counter(
+            "warm_filled_bytes",
+            "Bytes this node read from the store into the warm tier",
+            sum(|stats| stats.fill_bytes),
+        )?;
+        out.counter(
+            "warm_fills_failed",
+            "Fills of the warm tier given up",
+            sum(|stats| stats.fills_failed),
         )
     }
 

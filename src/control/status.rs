@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use terrace_cache::units::ByteSize;
+use terrace_cache::warm::WarmTier;
 use terrace_fuse::tables::TableTree;
 
 use super::tiers::tiers;
@@ -20,7 +21,8 @@ pub(super) fn document(node: &Arc<Node>) -> Value {
     let life = node.started().elapsed().as_secs_f64();
     let slow: Vec<String> = tiers
         .iter()
-        .filter(|tier| tier.waited_seconds > life * SLOW_SHARE)
+        // Fills wait for the warm tier, applications for the source as a whole.
+        .filter(|tier| tier.name != "warm" && tier.waited_seconds > life * SLOW_SHARE)
         .map(|tier| {
             format!(
                 "applications waited {:.1}s for the {} tier in {life:.0}s",
@@ -46,6 +48,25 @@ pub(super) fn document(node: &Arc<Node>) -> Value {
             "pending": usage.pending, "quarantined": usage.quarantined,
             "disk": format!("{:?}", usage.disk).to_lowercase(),
         },
+        "warm_tiers": node.sources().warm_tiers().iter().map(describe_warm).collect::<Vec<_>>(),
+    })
+}
+
+fn describe_warm(tier: &WarmTier) -> Value {
+    let stats = tier.stats();
+    json!({
+        "dir": tier.config().dir,
+        "disk": format!("{:?}", stats.health).to_lowercase(),
+        "copies_bytes": stats.hit_bytes, "streamed_bytes": stats.streamed_bytes,
+        "followed_bytes": stats.followed_bytes,
+        "filled_bytes": stats.fill_bytes, "fills": stats.fills, "fills_failed": stats.fills_failed,
+        "cold_bytes": {
+            "down": stats.cold_down_bytes, "crowded": stats.cold_crowded_bytes,
+            "late": stats.cold_late_bytes, "failed": stats.cold_failed_bytes,
+        },
+        "leases_lost": stats.leases_lost, "leases_broken": stats.leases_broken,
+        "quarantined": stats.quarantined, "evicted_bytes": stats.evicted_bytes,
+        "faults": stats.faults,
     })
 }
 

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::node::assembly::Node;
 
@@ -19,7 +20,7 @@ pub(crate) struct Tier {
     pub(crate) hit_bytes: u64,
     /// Bytes readers asked for here and got further down.
     pub(crate) miss_bytes: u64,
-    /// Time readers waited, summed.
+    /// Time readers waited, summed. Fills and prefetches are readers of the warm tier.
     pub(crate) waited_seconds: f64,
 }
 
@@ -58,7 +59,7 @@ pub(crate) fn tiers(node: &Arc<Node>) -> Vec<Tier> {
             limit_bytes: Some(node.config().cache.warm.budget.0).filter(|bytes| *bytes > 0),
             hit_bytes: stats.hit_bytes + stats.streamed_bytes + stats.followed_bytes,
             miss_bytes: stats.cold_bytes,
-            waited_seconds: 0.0,
+            waited_seconds: Duration::from_nanos(stats.waited_nanos).as_secs_f64(),
         });
     }
     tiers.push(Tier {

@@ -83,8 +83,17 @@ fn two_nodes_share_one_copy() {
     let (sent, whole) = (bucket.sent_bytes(), size(&tree));
     let share = sent as f64 / whole as f64;
     println!("the store sent {share:.3} times the data to two nodes");
-    // The aim is 1.02 (docs/PERFORMANCE.md); without a shared copy it is 2.
-    assert!(share < 1.8, "the store sent {sent} bytes for {whole}");
+    // Some bytes may come twice: those of a node whose wait for the other came to its limit.
+    let warm = || {
+        nodes
+            .each_ref()
+            .map(|node| node.status()["warm_tiers"].to_string())
+    };
+    assert!(
+        share <= 1.02,
+        "the store sent {sent} bytes for {whole}: {:?}",
+        warm()
+    );
     assert!(
         sent >= whole,
         "the counter proves nothing: {sent} of {whole} bytes"

@@ -69,9 +69,16 @@ pub(super) fn damaged() -> io::Error {
 pub(super) fn optional<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if is_gone(&error) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// Whether an error says that a file is not there: never was, or was unlinked by another node between
+/// two operations on it, which file systems on a network tell as a stale handle.
+pub(super) fn is_gone(error: &io::Error) -> bool {
+    use io::ErrorKind::{NotFound, StaleNetworkFileHandle};
+    matches!(error.kind(), NotFound | StaleNetworkFileHandle)
 }
 
 impl Copy {

@@ -1,12 +1,13 @@
 //! File operations on the shared directory: bounded, with a deadline, counted and judged.
 //!
-//! A missing or existing file is an answer. A full directory pauses fills. Anything else that goes
+//! A missing or existing file is an answer, and so is one that another node unlinked meanwhile. A full directory pauses fills. Anything else that goes
 //! wrong is reported to the health machine; while that says "down", operations are refused at once.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::copy::is_gone;
 use super::stats::{Counters, add};
 use crate::hot::health::{Health, Outcome};
 use crate::hot::pool::{Failure, Pool, PoolThreads};
@@ -112,9 +113,8 @@ impl Disk {
 
     fn judge<T>(&self, error: io::Error) -> (Outcome, Result<T, Fault>) {
         match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::AlreadyExists => {
-                (Outcome::Good, Err(Fault::Io(error)))
-            }
+            io::ErrorKind::AlreadyExists => (Outcome::Good, Err(Fault::Io(error))),
+            _ if is_gone(&error) => (Outcome::Good, Err(Fault::Io(error))),
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                 let mut full = self
                     .full_until

@@ -29,7 +29,7 @@ pub(super) async fn drive(tier: Arc<Inner>, flight: Arc<Flight>, source: Arc<dyn
         tier.remember(flight.digest, copy);
     }
     // Out of the map first: a reader that comes later must not join what has ended.
-    tier.forget(&flight.digest);
+    tier.forget(&flight);
     flight.end(end);
 }
 

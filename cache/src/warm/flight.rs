@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use super::copy::{Copy, read_block};
 use super::disk::Disk;
 use super::format::blocks;
-use super::stats::add;
+use super::stats::{Cold, add};
 use crate::identity::{Digest, ObjectId};
 
 /// Pause before looking again at a block that another node has finished but that is not visible
@@ -59,7 +59,7 @@ pub(super) enum End {
 pub(super) enum Block {
     Here(Bytes),
     InCopy(Arc<Copy>),
-    Nowhere,
+    Nowhere(Cold),
 }
 
 /// Where a block is.
@@ -101,6 +101,7 @@ impl Flight {
     /// One verified block, or the copy that has it; nothing when it does not come within `wait`.
     pub(super) async fn block(&self, disk: &Disk, index: u32, wait: Duration) -> Block {
         let deadline = Instant::now() + wait;
+        let mut is_late = false;
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
@@ -112,7 +113,7 @@ impl Flight {
                     return Block::Here(bytes);
                 }
                 Place::Copy(copy) => return Block::InCopy(copy),
-                Place::Failed => return Block::Nowhere,
+                Place::Failed => return Block::Nowhere(Cold::Failed),
                 Place::File(file, sum, following) => {
                     if let Some(bytes) = self.read_file(disk, file, index, sum, following).await {
                         return Block::Here(bytes);
@@ -120,14 +121,17 @@ impl Flight {
                     // The lease runs ahead of the data on file systems that cache writes.
                     sleep_until((Instant::now() + VISIBLE_PAUSE).min(deadline)).await;
                 }
-                Place::Nowhere => {
+                Place::Nowhere if !is_late => {
                     let _ = timeout_at(deadline, changed).await;
                 }
+                Place::Nowhere => {}
             }
-            if Instant::now() >= deadline {
+            if is_late {
                 add(&disk.counters.waits_expired, 1);
-                return Block::Nowhere;
+                return Block::Nowhere(Cold::Late);
             }
+            // The block may have come while nobody polled this wait: one more look.
+            is_late = Instant::now() >= deadline;
         }
     }
 

@@ -64,7 +64,7 @@ pub(super) async fn follow(tier: &Inner, flight: &Arc<Flight>) -> Result<FollowE
         }
         if tier.readers(flight) > 0 {
             wanted = Instant::now();
-        } else if wanted.elapsed() > tier.config.wait.0 {
+        } else if wanted.elapsed() > tier.config.wait.0 && tier.forget_unread(flight) {
             return Ok(FollowEnd::Unwanted);
         }
         sleep(pause).await;

@@ -33,6 +33,10 @@ impl Layout {
         &self.root
     }
 
+    pub(super) fn objects(&self) -> PathBuf {
+        self.root.join("objects")
+    }
+
     pub(super) fn quarantine(&self) -> PathBuf {
         self.root.join("quarantine")
     }
@@ -43,7 +47,7 @@ impl Layout {
 
     /// The directory of objects whose digest begins with `byte`.
     pub(super) fn shard(&self, byte: u8) -> PathBuf {
-        self.root.join("objects").join(format!("{byte:02x}"))
+        self.objects().join(format!("{byte:02x}"))
     }
 
     pub(super) fn data(&self, digest: &Digest) -> PathBuf {

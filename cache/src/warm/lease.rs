@@ -3,7 +3,7 @@
 //! All functions block and are run by [`super::disk::Disk`]. Races between two nodes that break
 //! the same lease may leave two fillers; both write the same bytes under names of their own.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
@@ -14,13 +14,16 @@ use super::copy::{optional, read_small};
 use super::format::{LeaseRecord, Owner, decode_lease, encode_lease};
 use super::layout::hex;
 
-/// Creates a lease that nobody has. `false` when somebody has it.
+/// Creates a lease that nobody has, and its directory when that is missing. `false` when somebody
+/// has it.
 pub(super) fn take(path: &Path, record: &LeaseRecord) -> io::Result<bool> {
-    let file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o644)
-        .open(path);
+    let mut file = create(path);
+    if let (Err(error), Some(directory)) = (&file, path.parent())
+        && error.kind() == io::ErrorKind::NotFound
+    {
+        std::fs::create_dir_all(directory)?;
+        file = create(path);
+    }
     match file {
         Ok(mut file) => {
             file.write_all(&encode_lease(record))?;
@@ -29,6 +32,11 @@ pub(super) fn take(path: &Path, record: &LeaseRecord) -> io::Result<bool> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+fn create(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true).mode(0o644).open(path)
 }
 
 /// What the lease file says: no file, a file that cannot be understood (now), or a record.

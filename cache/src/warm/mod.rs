@@ -25,6 +25,13 @@
 //! time to live. Whoever finds it watches that number on its *own* monotonic clock and removes the
 //! lease when it stood still for a whole time to live. No clock is compared with another node's.
 //!
+//! The inner source is read for an object by the holder of its lease, to fill it, and by readers the
+//! tier failed, which are counted by reason: the directory is down, too many other objects are on
+//! their way in for too long, a block did not come in time, a file operation failed. Meeting a fill
+//! at its first or last moment is none of these: directories are made by the first lease in them, and
+//! a file that another node unlinks between two operations on it (a stale handle on a network file
+//! system) was not there.
+//!
 //! Every file operation runs on a bounded pool with a deadline. Any failure (full, EIO, no
 //! permission, a hang, a checksum) is a miss: the read goes on from the inner source at the exact
 //! offset. A directory that keeps failing is left alone until a probe finds it working again.

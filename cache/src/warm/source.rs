@@ -5,6 +5,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -14,7 +15,7 @@ use futures::{StreamExt, TryStreamExt};
 use super::copy::Copy;
 use super::disk::Fault;
 use super::flight::{Block, Flight};
-use super::stats::add;
+use super::stats::{Cold, add};
 use super::tier::{Inner, WarmTier};
 use crate::hot::BLOCK;
 use crate::identity::ObjectId;
@@ -58,9 +59,15 @@ impl Source for WarmSource {
     /// See [`Source::read`]. Waits for the tier at most its configured time per block.
     async fn read(&self, object: &ObjectId, range: Range<u64>) -> Result<ByteStream, StoreError> {
         let tier = self.tier.inner();
-        let Some(supply) = tier.supply(object, &self.inner) else {
-            add(&tier.disk.counters.cold_bytes, range.end - range.start);
-            return self.inner.read(object, range).await;
+        let begun = Instant::now();
+        let supply = tier.supply(object, &self.inner).await;
+        tier.disk.counters.waited_since(begun);
+        let supply = match supply {
+            Ok(supply) => supply,
+            Err(why) => {
+                tier.disk.counters.cold(why, range.end - range.start);
+                return self.inner.read(object, range).await;
+            }
         };
         let warm = warm_stream(Arc::clone(tier), supply, object.clone(), range.clone());
         let reading = Reading {
@@ -77,7 +84,7 @@ impl Source for WarmSource {
 
 /// Where the next piece of a read comes from.
 enum From {
-    Warm(BoxStream<'static, Option<Bytes>>),
+    Warm(BoxStream<'static, Result<Bytes, Cold>>),
     Cold(ByteStream),
 }
 
@@ -97,12 +104,20 @@ impl Reading {
             if self.offset >= self.end {
                 return Ok(None);
             }
-            if let Some(Some(bytes)) = stream.next().await {
-                self.offset += bytes.len() as u64;
-                return Ok(Some((bytes, self)));
-            }
+            let counters = &self.tier.disk.counters;
+            let begun = Instant::now();
+            let next = stream.next().await;
+            counters.waited_since(begun);
+            let why = match next {
+                Some(Ok(bytes)) => {
+                    self.offset += bytes.len() as u64;
+                    return Ok(Some((bytes, self)));
+                }
+                Some(Err(why)) => why,
+                None => Cold::Failed,
+            };
             let rest = self.offset..self.end;
-            add(&self.tier.disk.counters.cold_bytes, rest.end - rest.start);
+            counters.cold(why, rest.end - rest.start);
             self.from = From::Cold(self.inner.read(&self.object, rest).await?);
         }
         let From::Cold(stream) = &mut self.from else {
@@ -112,13 +127,13 @@ impl Reading {
     }
 }
 
-/// Verified bytes of `range` from the tier; `None` where it has no more.
+/// Verified bytes of `range` from the tier; an error where it has no more.
 fn warm_stream(
     tier: Arc<Inner>,
     supply: Supply,
     object: ObjectId,
     range: Range<u64>,
-) -> BoxStream<'static, Option<Bytes>> {
+) -> BoxStream<'static, Result<Bytes, Cold>> {
     let first = (range.start / BLOCK) as u32;
     let last = range.end.div_ceil(BLOCK) as u32;
     let step = match supply {
@@ -135,7 +150,10 @@ fn warm_stream(
             let bytes = read_blocks(&tier, &supply, &object, blocks).await?;
             let from = range.start.saturating_sub(offset) as usize;
             let to = (range.end - offset).min(bytes.len() as u64) as usize;
-            (from < to).then(|| bytes.slice(from..to))
+            match from < to {
+                true => Ok(bytes.slice(from..to)),
+                false => Err(Cold::Failed),
+            }
         }
     });
     stream::iter(reads).buffered(AHEAD).boxed()
@@ -146,7 +164,7 @@ async fn read_blocks(
     supply: &Supply,
     object: &ObjectId,
     blocks: Range<u32>,
-) -> Option<Bytes> {
+) -> Result<Bytes, Cold> {
     let copy = match supply {
         Supply::Copy(copy) => Arc::clone(copy),
         Supply::Flight(flight) => {
@@ -154,24 +172,24 @@ async fn read_blocks(
                 .block(&tier.disk, blocks.start, tier.config.wait.0)
                 .await
             {
-                Block::Here(bytes) => return Some(bytes),
+                Block::Here(bytes) => return Ok(bytes),
                 Block::InCopy(copy) => copy,
-                Block::Nowhere => return None,
+                Block::Nowhere(why) => return Err(why),
             }
         }
     };
     match copy.read(&tier.disk, blocks).await {
         Ok(bytes) => {
             add(&tier.disk.counters.hit_bytes, bytes.len() as u64);
-            Some(bytes)
+            Ok(bytes)
         }
         Err(Fault::Corrupt) => {
             tier.quarantine(object, &copy).await;
-            None
+            Err(Cold::Failed)
         }
         Err(_) => {
             tier.drop_copy(&object.digest());
-            None
+            Err(Cold::Failed)
         }
     }
 }

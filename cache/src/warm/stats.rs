@@ -1,6 +1,7 @@
 //! What the warm tier did since start.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
 
 use crate::hot::DiskState;
 
@@ -32,8 +33,19 @@ counters! {
     streamed_bytes,
     /// Bytes served from another daemon's fill while it ran.
     followed_bytes,
-    /// Bytes served by the inner source because the tier did not have them in time.
+    /// Bytes served by the inner source because the tier did not have them in time: the sum of the
+    /// four below, which say why.
     cold_bytes,
+    /// Of those: the directory was down.
+    cold_down_bytes,
+    /// Of those: too many fills were running for too long.
+    cold_crowded_bytes,
+    /// Of those: the wait for a block of a running fill came to its limit.
+    cold_late_bytes,
+    /// Of those: the fill or the copy failed.
+    cold_failed_bytes,
+    /// Time readers waited for the tier, in nanoseconds, summed over readers.
+    waited_nanos,
     /// Bytes that fills of this daemon read from the inner source.
     fill_bytes,
     /// Copies published by this daemon.
@@ -46,7 +58,7 @@ counters! {
     leases_broken,
     /// Waits for a block that ended at their limit.
     waits_expired,
-    /// Reads that went past the tier because too many fills were running.
+    /// Reads that went past the tier because too many fills were running for too long.
     skipped,
     /// Copies that failed their checksum and were put aside.
     quarantined,
@@ -58,6 +70,35 @@ counters! {
     swept,
     /// File operations that failed or overran their deadline.
     faults,
+}
+
+/// Why the inner source served bytes that the tier should have had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cold {
+    Down,
+    Crowded,
+    Late,
+    Failed,
+}
+
+impl Counters {
+    /// Counts `bytes` that the inner source serves.
+    pub(super) fn cold(&self, why: Cold, bytes: u64) {
+        let reason = match why {
+            Cold::Down => &self.cold_down_bytes,
+            Cold::Crowded => &self.cold_crowded_bytes,
+            Cold::Late => &self.cold_late_bytes,
+            Cold::Failed => &self.cold_failed_bytes,
+        };
+        add(reason, bytes);
+        add(&self.cold_bytes, bytes);
+    }
+
+    /// Counts the time a reader waited since `begun`.
+    pub(super) fn waited_since(&self, begun: Instant) {
+        let nanos = begun.elapsed().as_nanos();
+        add(&self.waited_nanos, u64::try_from(nanos).unwrap_or(u64::MAX));
+    }
 }
 
 /// Adds to a counter.

@@ -58,7 +58,7 @@ pub(super) async fn care(tier: Arc<Inner>) {
         loop {
             sleep(PROBE_PAUSE.min(tier.config.sweep.0)).await;
             if tier.disk.health.state() == DiskState::Down {
-                let root = tier.layout.root().join("objects");
+                let root = tier.layout.objects();
                 tier.disk.probe(move || std::fs::metadata(root)).await;
             } else if Instant::now() >= next {
                 if let Err(fault) = sweep(&tier, &mut suspects, &mut watch).await {
@@ -74,14 +74,14 @@ pub(super) async fn care(tier: Arc<Inner>) {
     }
 }
 
-/// Makes the directories, as soon as that is possible.
+/// Makes the directories, as soon as that is possible. Those of the shards are made by the first
+/// lease in each: 256 of them take seconds on a file system that is busy or far away, and what is
+/// read meanwhile would be read past the tier.
 async fn make_directories(tier: &Inner) {
     loop {
         let layout = tier.layout.clone();
         let make = move || {
-            for byte in 0..=255 {
-                std::fs::create_dir_all(layout.shard(byte))?;
-            }
+            std::fs::create_dir_all(layout.objects())?;
             std::fs::create_dir_all(layout.quarantine())
         };
         match tier
@@ -199,7 +199,8 @@ async fn make_room(tier: &Inner, mut copies: Vec<Found>) -> Result<(), Fault> {
 fn list(layout: &Layout, byte: u8) -> io::Result<Shard> {
     let mut shard = Shard::default();
     let directory = layout.shard(byte);
-    for entry in std::fs::read_dir(&directory)? {
+    let entries = optional(std::fs::read_dir(&directory))?;
+    for entry in entries.into_iter().flatten() {
         let path = entry?.path();
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
             continue;

@@ -9,7 +9,7 @@ use lru::LruCache;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::config::WarmConfig;
@@ -19,7 +19,7 @@ use super::drive::drive;
 use super::flight::Flight;
 use super::layout::Layout;
 use super::source::Supply;
-use super::stats::{WarmStats, add};
+use super::stats::{Cold, WarmStats, add};
 use super::sweep;
 use crate::hot::DiskState;
 use crate::identity::{Digest, ObjectId};
@@ -28,11 +28,14 @@ use crate::source::Source;
 /// Copies kept open: a read of an open copy needs no metadata operation.
 const COPIES_MAX: NonZeroUsize = NonZeroUsize::new(512).expect("not zero");
 
-/// Objects filled or followed at once; further reads go past the tier.
+/// Objects filled or followed at once; further reads wait for one to end, or go past the tier.
 const FLIGHTS_MAX: usize = 256;
 
 /// Unit of the in-flight limit. A small object counts at least one: it costs more than its bytes.
 const PERMIT: u64 = 256 << 10;
+
+/// What is being filled or followed; a reader joins under the map's lock.
+type Flights = HashMap<Digest, Arc<Flight>>;
 
 /// Why a warm tier could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -71,7 +74,9 @@ pub(super) struct Inner {
     pub(super) disk: Disk,
     pub(super) stop: CancellationToken,
     runtime: Handle,
-    flights: Mutex<HashMap<Digest, Arc<Flight>>>,
+    flights: Mutex<Flights>,
+    /// One permit per flight.
+    slots: Arc<Semaphore>,
     copies: Mutex<LruCache<Digest, Arc<Copy>>>,
     tasks: Mutex<JoinSet<()>>,
     permits: Arc<Semaphore>,
@@ -97,6 +102,7 @@ impl WarmTier {
             stop: stop.clone(),
             runtime: runtime.clone(),
             flights: Mutex::default(),
+            slots: Arc::new(Semaphore::new(FLIGHTS_MAX)),
             copies: Mutex::new(LruCache::new(COPIES_MAX)),
             tasks: Mutex::new(JoinSet::new()),
             permits: Arc::new(Semaphore::new(permits(config.in_flight.0) as usize)),
@@ -138,36 +144,51 @@ fn permits(bytes: u64) -> u32 {
 }
 
 impl Inner {
-    /// What can serve `object`: an open copy, or a flight (begun now if there is none). `None`
-    /// when the tier is of no use.
-    pub(super) fn supply(
+    /// What can serve `object`: an open copy, or a flight (begun now if there is none). Waits for
+    /// one of the flights under way to end when there are too many, at most the configured time.
+    pub(super) async fn supply(
         self: &Arc<Self>,
         object: &ObjectId,
         source: &Arc<dyn Source>,
-    ) -> Option<Supply> {
+    ) -> Result<Supply, Cold> {
         if object.size() == 0 || self.disk.health.state() == DiskState::Down {
-            return None;
+            return Err(Cold::Down);
         }
         let digest = object.digest();
-        let mut flights = lock(&self.flights);
-        if let Some(flight) = flights.get(&digest) {
-            return Some(Supply::Flight(Arc::clone(flight)));
+        if let Some(supply) = self.at_hand(&lock(&self.flights), &digest) {
+            return Ok(supply);
         }
-        if let Some(copy) = lock(&self.copies).get(&digest) {
-            return Some(Supply::Copy(Arc::clone(copy)));
-        }
-        if flights.len() >= FLIGHTS_MAX {
+        let slot = Arc::clone(&self.slots).acquire_owned();
+        let Ok(Ok(slot)) = timeout(self.config.wait.0, slot).await else {
             add(&self.disk.counters.skipped, 1);
-            return None;
+            return Err(Cold::Crowded);
+        };
+        let mut flights = lock(&self.flights);
+        // Somebody else may have begun it meanwhile.
+        if let Some(supply) = self.at_hand(&flights, &digest) {
+            return Ok(supply);
         }
         let flight = Arc::new(Flight::new(object.clone()));
         flights.insert(digest, Arc::clone(&flight));
         drop(flights);
-        let task = drive(Arc::clone(self), Arc::clone(&flight), Arc::clone(source));
+        let drive = drive(Arc::clone(self), Arc::clone(&flight), Arc::clone(source));
+        let task = async move {
+            drive.await;
+            drop(slot);
+        };
         let mut tasks = lock(&self.tasks);
         while tasks.try_join_next().is_some() {}
         tasks.spawn_on(task, &self.runtime);
-        Some(Supply::Flight(flight))
+        Ok(Supply::Flight(flight))
+    }
+
+    /// A flight under way, or an open copy.
+    fn at_hand(&self, flights: &Flights, digest: &Digest) -> Option<Supply> {
+        if let Some(flight) = flights.get(digest) {
+            return Some(Supply::Flight(Arc::clone(flight)));
+        }
+        let copy = lock(&self.copies).get(digest).map(Arc::clone);
+        copy.map(Supply::Copy)
     }
 
     pub(super) fn remember(&self, digest: Digest, copy: &Arc<Copy>) {
@@ -179,8 +200,24 @@ impl Inner {
         lock(&self.copies).pop(digest);
     }
 
-    pub(super) fn forget(&self, digest: &Digest) {
-        lock(&self.flights).remove(digest);
+    /// Takes a flight out of the map, unless another took its place.
+    pub(super) fn forget(&self, flight: &Arc<Flight>) {
+        let mut flights = lock(&self.flights);
+        let known = flights.get(&flight.digest);
+        if known.is_some_and(|known| Arc::ptr_eq(known, flight)) {
+            flights.remove(&flight.digest);
+        }
+    }
+
+    /// Takes a flight out of the map if nobody reads it; a later reader begins another one. Readers
+    /// join under the same lock, so none is left with a flight that is given up.
+    pub(super) fn forget_unread(&self, flight: &Arc<Flight>) -> bool {
+        let mut flights = lock(&self.flights);
+        let unread = self.readers(flight) == 0;
+        if unread {
+            flights.remove(&flight.digest);
+        }
+        unread
     }
 
     /// Readers of a flight besides the map and the task that drives it.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use terrace_cache::units::Span;
 
 use crate::bits::flip_bit;
-use crate::support::{MIB, Node, Pattern, config, eventually, files, object, path};
+use crate::support::{MIB, Node, Pattern, config, eventually, files, leave, object, path};
 
 fn replace(path: &Path, make: impl FnOnce(&Path)) {
     std::fs::remove_file(path).unwrap();
@@ -84,7 +84,7 @@ async fn damaged_copies_are_never_served() {
     let copy = [at(&victim, ""), at(&victim, ".sum")];
     let beside = [at(&other, ""), at(&other, ".sum")];
     let start = || Node::start(config(dir.path()), Pattern::default());
-    let filler = start().await;
+    let filler = start();
     filler.check(&other).await;
     for harm in HARMS {
         filler.check(&victim).await;
@@ -92,12 +92,12 @@ async fn damaged_copies_are_never_served() {
         harm.apply([&copy[0], &copy[1]], [&beside[0], &beside[1]]);
         // A fresh daemon finds the damage; the one that had the file open does, too; the next
         // one fills anew.
-        let (finder, mender) = (start().await, start().await);
+        let (finder, mender) = (start(), start());
         for node in [&finder, &filler, &mender] {
             node.check(&victim).await;
             node.settle().await;
         }
-        let fresh = start().await;
+        let fresh = start();
         fresh.check(&victim).await;
         assert_eq!(fresh.served(), 0, "{harm:?}: the copy was made good");
     }
@@ -110,7 +110,7 @@ async fn damaged_copies_are_never_served() {
 async fn damage_under_an_open_copy_is_found() {
     let dir = tempfile::tempdir().unwrap();
     let object = object("open", 8 * MIB);
-    let node = Node::start(config(dir.path()), Pattern::default()).await;
+    let node = Node::start(config(dir.path()), Pattern::default());
     node.check(&object).await;
     node.settle().await;
     flip_bit(&path(dir.path(), &object, ""), 6 * MIB + 1);
@@ -132,8 +132,8 @@ async fn silent_and_torn_leases_are_taken_over() {
             lease_ttl: ttl,
             ..config(dir.path())
         };
-        let node = Node::start(settings, Pattern::default()).await;
-        std::fs::write(path(dir.path(), &object, ".lease"), torn).unwrap();
+        let node = Node::start(settings, Pattern::default());
+        leave(&path(dir.path(), &object, ".lease"), torn);
         node.check(&object).await;
         node.settle().await;
         let stats = node.stats();
@@ -154,12 +154,12 @@ async fn left_over_parts_are_swept_and_foreign_files_kept() {
         sweep,
         ..config(dir.path())
     };
-    let node = Node::start(settings, Pattern::default()).await;
+    let node = Node::start(settings, Pattern::default());
     let object = object("torn", 2 * MIB);
     let part = path(dir.path(), &object, &format!(".{}.part", "ab".repeat(16)));
     let foreign = part.with_file_name("README.part");
-    std::fs::write(&part, [0; 1000]).unwrap();
-    std::fs::write(&foreign, b"mine").unwrap();
+    leave(&part, &[0; 1000]);
+    leave(&foreign, b"mine");
     eventually("the part is swept", || !part.exists()).await;
     node.check(&object).await;
     node.settle().await;

@@ -32,7 +32,7 @@ async fn a_full_directory_is_a_miss() {
         return;
     }
     let _mounted = Mounted(dir.path());
-    let node = Node::start(config(dir.path()), Pattern::default()).await;
+    let node = Node::start(config(dir.path()), Pattern::default());
     for n in 0..4 {
         node.check(&object(&format!("big-{n}"), 4 * MIB)).await;
         node.settle().await;
@@ -63,8 +63,7 @@ async fn a_hung_directory_is_given_up() {
             ..config(dir.path())
         },
         Pattern::default(),
-    )
-    .await;
+    );
     node.check(&object("before", MIB)).await;
     node.settle().await;
 
@@ -161,8 +160,7 @@ async fn the_stores_error_surfaces_and_leaves_nothing() {
             fails_at,
             ..Pattern::default()
         },
-    )
-    .await;
+    );
     let object = object("broken", 12 * MIB);
     let error = node.read(&object, 0..object.size()).await.unwrap_err();
     assert_eq!(error.kind, StoreErrorKind::Unreachable);
@@ -188,8 +186,7 @@ async fn writes_keep_to_the_bandwidth() {
             ..config(dir.path())
         },
         Pattern::default(),
-    )
-    .await;
+    );
     let begin = Instant::now();
     node.check(&object("capped", 20 * MIB)).await;
     node.settle().await;
@@ -205,7 +202,7 @@ async fn writes_keep_to_the_bandwidth() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_copies_used_longest_ago_make_room() {
     let dir = tempfile::tempdir().unwrap();
-    let filler = Node::start(config(dir.path()), Pattern::default()).await;
+    let filler = Node::start(config(dir.path()), Pattern::default());
     let objects: Vec<_> = (0..10)
         .map(|n| object(&format!("o-{n}"), 2 * MIB))
         .collect();
@@ -218,7 +215,6 @@ async fn the_copies_used_longest_ago_make_room() {
     }
     // Read again by another daemon: this one is in use.
     Node::start(config(dir.path()), Pattern::default())
-        .await
         .check(&objects[0])
         .await;
     let (budget, sweep) = (ByteSize(13 * MIB), Span(Duration::from_millis(100)));
@@ -227,8 +223,8 @@ async fn the_copies_used_longest_ago_make_room() {
         sweep,
         ..config(dir.path())
     };
-    let sweeper = Node::start(settings.clone(), Pattern::default()).await;
-    let second = Node::start(settings, Pattern::default()).await;
+    let sweeper = Node::start(settings.clone(), Pattern::default());
+    let second = Node::start(settings, Pattern::default());
     eventually("room is made", || {
         sweeper.stats().evicted + second.stats().evicted == 5
     })

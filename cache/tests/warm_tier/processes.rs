@@ -53,7 +53,7 @@ async fn child() {
         pause,
         ..Pattern::default()
     };
-    let node = Node::start(settings(Path::new(dir)), cold).await;
+    let node = Node::start(settings(Path::new(dir)), cold);
     for n in 0..4 {
         node.check(&object(&format!("p-{n}"), 10 * MIB)).await;
     }
@@ -91,7 +91,7 @@ async fn a_killed_holder_is_replaced() {
             dir.path().join("quarantine").exists() && !files(dir.path(), ".part").is_empty()
         })
         .await;
-        let node = Node::start(settings(dir.path()), Pattern::default()).await;
+        let node = Node::start(settings(dir.path()), Pattern::default());
         let object = object("p-0", 10 * MIB);
         let reading = node.check(&object);
         let killing = async {

@@ -49,8 +49,8 @@ async fn two_nodes_read_each_byte_from_the_store_once() {
     for dir in directories("two_nodes_read_each_byte_from_the_store_once") {
         let objects = dataset(48);
         let total: u64 = objects.iter().map(ObjectId::size).sum();
-        let a = Node::start(config(dir.path()), slow(1)).await;
-        let b = Node::start(config(dir.path()), slow(1)).await;
+        let a = Node::start(config(dir.path()), slow(1));
+        let b = Node::start(config(dir.path()), slow(1));
         tokio::join!(
             read_shuffled(&a, objects.clone(), 1),
             read_shuffled(&b, objects.clone(), 2),
@@ -66,7 +66,7 @@ async fn two_nodes_read_each_byte_from_the_store_once() {
         assert!(served <= total + total / 50, "{served} of {total}");
         assert_eq!(a.stats().fills + b.stats().fills, objects.len() as u64);
 
-        let c = Node::start(config(dir.path()), Pattern::default()).await;
+        let c = Node::start(config(dir.path()), Pattern::default());
         read_shuffled(&c, objects, 3).await;
         assert_eq!((c.served(), c.stats().hit_bytes > 0), (0, true));
         assert_eq!(
@@ -76,11 +76,36 @@ async fn two_nodes_read_each_byte_from_the_store_once() {
     }
 }
 
+// Without this, two nodes that read the same small files at the same moment would read some of them past
+// each other: before the directory is made, or when one finds a lease that the other just removed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn small_objects_read_side_by_side_come_once() {
+    for dir in directories("small_objects_read_side_by_side_come_once") {
+        let objects: Vec<_> = (0..80)
+            .map(|n| object(&format!("small-{n}"), 50_000 + n))
+            .collect();
+        let nodes = [(); 2].map(|()| Node::start(config(dir.path()), slow(1)));
+        join_all(nodes.iter().map(async |node| {
+            for object in &objects {
+                node.check(object).await;
+            }
+        }))
+        .await;
+        for node in &nodes {
+            node.settle().await;
+            let stats = node.stats();
+            assert_eq!((stats.cold_bytes, stats.faults), (0, 0), "{stats:?}");
+        }
+        let total: u64 = objects.iter().map(ObjectId::size).sum();
+        assert_eq!(nodes.iter().map(Node::served).sum::<u64>(), total);
+    }
+}
+
 // Without this, readers of one object in one daemon would each fetch it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn readers_of_one_daemon_share_one_fill() {
     let dir = tempfile::tempdir().unwrap();
-    let node = Node::start(config(dir.path()), slow(2)).await;
+    let node = Node::start(config(dir.path()), slow(2));
     let object = object("shared", 9 * MIB + 17);
     join_all((0..8).map(|_| node.check(&object))).await;
     node.settle().await;
@@ -98,8 +123,8 @@ async fn a_follower_reads_what_the_holder_has_finished() {
             parts_per_object: 1,
             ..config(dir.path())
         };
-        let a = Node::start(holder, slow(15)).await;
-        let b = Node::start(config(dir.path()), Pattern::default()).await;
+        let a = Node::start(holder, slow(15));
+        let b = Node::start(config(dir.path()), Pattern::default());
         let first = a.read(&object, 0..10);
         first.await.unwrap();
         b.check(&object).await;
@@ -122,7 +147,7 @@ async fn any_range_is_exact_from_store_flight_and_copy() {
         7..5 * MIB + 1,
         0..5 * MIB + 3,
     ];
-    let node = Arc::new(Node::start(config(dir.path()), slow(3)).await);
+    let node = Arc::new(Node::start(config(dir.path()), slow(3)));
     for _ in 0..2 {
         for range in ranges.clone() {
             let bytes = node.read(&object, range.clone()).await.unwrap();

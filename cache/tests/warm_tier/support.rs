@@ -108,10 +108,9 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    pub(crate) async fn start(config: WarmConfig, cold: Pattern) -> Self {
-        let last = config.dir.join("quarantine");
+    /// Ready as a mount is: the first reads may come before the directories are made.
+    pub(crate) fn start(config: WarmConfig, cold: Pattern) -> Self {
         let tier = WarmTier::new(config, Handle::current()).unwrap();
-        eventually("the directories are made", || last.exists()).await;
         let cold = Arc::new(cold);
         let inner: Arc<dyn Source> = Arc::<Pattern>::clone(&cold);
         Self {
@@ -183,6 +182,12 @@ pub(crate) fn path(dir: &Path, object: &ObjectId, suffix: &str) -> PathBuf {
     dir.join("objects")
         .join(&digest[..2])
         .join(format!("{digest}{suffix}"))
+}
+
+/// Writes a file that a daemon may have left, also where none has been yet.
+pub(crate) fn leave(path: &Path, bytes: &[u8]) {
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(path, bytes).unwrap();
 }
 
 /// Files below the object directories whose name ends so.
