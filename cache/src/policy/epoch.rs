@@ -8,6 +8,9 @@
 //! - Free space takes every newcomer. In a full tier a newcomer comes in if its dataset is below
 //!   its share, or if its dataset goes by recency, or in place of a resident that died (was not
 //!   opened for [`LIFETIMES`](super::plan) times the longest usual reuse time of its dataset).
+//! - Where recency rules, newcomers go to a window of a tenth of the share and become long-time
+//!   residents when they are opened again, there or soon after they left it ([`super::ghosts`]):
+//!   S3-FIFO's admission, which keeps what is opened once from pushing out what is opened often.
 //! - A dataset read once per epoch therefore stops changing once its share is full: it hits
 //!   share / size of its bytes, in any order, and writes nothing.
 //! - A dataset opened for the first time has no worth: it takes free space, and the space of
@@ -22,6 +25,7 @@
 
 use std::collections::HashMap;
 
+use super::ghosts::Ghosts;
 use super::pending::Pending;
 use super::plan::PROFILES_MAX;
 use super::residents::{Id, ListId, Residents, key};
@@ -41,6 +45,8 @@ pub(super) struct Dataset {
     pub(super) traffic: u64,
     pub(super) plan: Plan,
     pub(super) abandoned: bool,
+    /// What left the recency window lately.
+    pub(super) ghosts: Ghosts,
 }
 
 /// See the module text.
@@ -155,6 +161,7 @@ impl EpochPolicy {
             traffic: 0,
             plan: Plan::NEW,
             abandoned: false,
+            ghosts: Ghosts::default(),
         };
         let slot = match self.datasets.iter().position(Option::is_none) {
             Some(slot) => slot,
@@ -197,18 +204,19 @@ impl EpochPolicy {
     }
 
     /// Where a newcomer would go, if it may come in.
-    fn place(&self, slot: u32, size: u64) -> Option<ListId> {
+    fn place(&mut self, slot: u32, digest: &Digest, size: u64) -> Option<ListId> {
         let main = main_list(slot);
         let limit = self.limit();
         if size > limit {
             return None;
         }
         let size = size + self.pending.surplus();
-        if self.promised() + size <= limit {
-            return Some(main);
-        }
         let plan = self.datasets[slot as usize].as_ref()?.plan;
-        if plan.mode == Mode::Recency || self.held_in(main) + size <= plan.main {
+        if plan.mode == Mode::Recency {
+            let known = self.dataset(slot).ghosts.recall(key(digest));
+            return Some(if known { main } else { main + 1 });
+        }
+        if self.promised() + size <= limit || self.held_in(main) + size <= plan.main {
             return Some(main);
         }
         if size <= plan.window {
@@ -219,6 +227,21 @@ impl EpochPolicy {
             .oldest(main)
             .is_some_and(|oldest| self.is_dead(oldest));
         dead.then_some(main)
+    }
+
+    /// Counts an open of a resident. Where recency rules, a newcomer that is opened again (and not
+    /// only still) has proved itself.
+    fn touch(&mut self, id: Id) {
+        let node = self.residents.node(id);
+        let (list, last) = (node.list, node.last);
+        let same_visit = self.limit() / 1024;
+        let owner = self.dataset(list / 2);
+        let now = owner.traffic;
+        let proved = owner.plan.mode == Mode::Recency && now - last > same_visit;
+        match list % 2 == 1 && proved {
+            true => self.residents.promote(id, main_list(list / 2), now),
+            false => self.residents.touch(id, now),
+        }
     }
 
     pub(super) fn is_dead(&self, id: Id) -> bool {
@@ -238,16 +261,14 @@ impl Policy for EpochPolicy {
     fn open(&mut self, access: &Access<'_>) -> Admission {
         let slot = self.count(access);
         if let Some(id) = self.residents.find(access.digest) {
-            let owner = self.residents.node(id).list / 2;
-            let now = self.dataset(owner).traffic;
-            self.residents.touch(id, now);
+            self.touch(id);
         }
         self.maybe_plan();
         if access.resident || self.pending.contains(access.digest) {
             return Admission::Keep;
         }
         self.pending.expire(self.traffic, self.limit() / 4);
-        match self.place(slot, access.size) {
+        match self.place(slot, access.digest, access.size) {
             Some(list) => {
                 self.pending
                     .promise(*access.digest, list, access.size, self.traffic);
@@ -258,6 +279,8 @@ impl Policy for EpochPolicy {
     }
 
     fn inserted(&mut self, dataset: &DatasetKey, digest: Digest, size: u64) {
+        // A dataset with residents is not forgotten, and an empty file is one of them.
+        let size = size.max(1);
         let promised = self.pending.fulfil(&digest, size);
         if let Some(id) = self.residents.find(&digest) {
             self.residents.resize(id, size);
@@ -292,6 +315,14 @@ impl Policy for EpochPolicy {
 
     fn removed(&mut self, digest: &Digest) {
         self.pending.cancel(digest);
+        if let Some(id) = self.residents.find(digest) {
+            let list = self.residents.node(id).list;
+            let most = self.residents.list_count(main_list(list / 2));
+            let owner = self.dataset(list / 2);
+            if list % 2 == 1 && owner.plan.mode == Mode::Recency {
+                owner.ghosts.remember(key(digest), most);
+            }
+        }
         self.residents.remove(digest);
     }
 

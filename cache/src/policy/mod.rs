@@ -16,6 +16,7 @@ mod curve;
 mod epoch;
 mod evict;
 mod fifo;
+mod ghosts;
 mod lru;
 mod pending;
 mod plan;

@@ -37,12 +37,14 @@ struct List {
     newest: Id,
     oldest: Id,
     bytes: u64,
+    count: usize,
 }
 
 const EMPTY: List = List {
     newest: NONE,
     oldest: NONE,
     bytes: 0,
+    count: 0,
 };
 
 /// See the module text.
@@ -97,6 +99,11 @@ impl Residents {
     /// Bytes of one list; 0 for a list that never held anything.
     pub(super) fn list_bytes(&self, list: ListId) -> u64 {
         self.lists.get(list as usize).map_or(0, |list| list.bytes)
+    }
+
+    /// Residents of one list.
+    pub(super) fn list_count(&self, list: ListId) -> usize {
+        self.lists.get(list as usize).map_or(0, |list| list.count)
     }
 
     pub(super) fn find(&self, digest: &Digest) -> Option<Id> {
@@ -180,6 +187,14 @@ impl Residents {
         self.link(id);
     }
 
+    /// Makes a resident the newest of another list.
+    pub(super) fn promote(&mut self, id: Id, list: ListId, now: u64) {
+        self.unlink(id);
+        let node = &mut self.nodes[id as usize];
+        (node.last, node.list) = (now, list);
+        self.link(id);
+    }
+
     /// Takes a resident out; its node is reused by a later [`Residents::insert`].
     pub(super) fn remove(&mut self, digest: &Digest) {
         let nodes = &self.nodes;
@@ -201,6 +216,7 @@ impl Residents {
         let list = &mut self.lists[at as usize];
         let second = std::mem::replace(&mut list.newest, id);
         list.bytes += self.nodes[id as usize].size;
+        list.count += 1;
         match some(second) {
             Some(second) => self.nodes[second as usize].newer = id,
             None => list.oldest = id,
@@ -220,6 +236,7 @@ impl Residents {
         } = self.nodes[id as usize];
         let list = &mut self.lists[list as usize];
         list.bytes -= size;
+        list.count -= 1;
         match some(newer) {
             Some(newer) => self.nodes[newer as usize].older = older,
             None => list.newest = older,

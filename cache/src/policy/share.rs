@@ -13,6 +13,10 @@ const STICKINESS: f64 = 1.25;
 /// Loss of hits, as a share of bytes, above which recency is given up for stability.
 const LOSS_MAX: f64 = 0.03;
 
+/// Part of a share in which newcomers prove themselves where recency rules (the small queue of
+/// S3-FIFO).
+const PROBATION: f64 = 0.1;
+
 /// What one dataset asks for.
 #[derive(Debug)]
 pub(super) struct Claim {
@@ -31,7 +35,8 @@ pub(super) struct Claim {
 /// How a dataset treats newcomers when its share is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mode {
-    /// The newcomer goes in, the least recently opened goes out.
+    /// Every newcomer goes in, to the `window`; one that is opened again moves to `main`. What goes
+    /// out is the oldest of the window or, when that is small, the least recently opened of `main`.
     Recency,
     /// Old residents stay. Most of the share is `main`; a newcomer goes to the small `window`
     /// where recency rules, or is not kept.
@@ -158,7 +163,8 @@ pub(super) fn plan(claim: &Claim, share: f64, before: Mode) -> Plan {
         Mode::Recency
     };
     let window = match segment {
-        Some(segment) if mode == Mode::Stable && segment.from.space > 0.0 => {
+        _ if mode == Mode::Recency => PROBATION * share,
+        Some(segment) if segment.from.space > 0.0 => {
             let width = (segment.to.space - segment.from.space).max(1.0);
             let upper = ((share - segment.from.space) / width).clamp(0.0, 1.0);
             (1.0 - upper) * segment.from.space

@@ -25,6 +25,7 @@ fn passes(objects: &Objects, order: Order, seed: u64, count: usize) -> Vec<f64> 
 fn half_of_a_dataset_hits_from_its_third_epoch_on() {
     let shapes = [
         ("few big", Objects::same(0, 10, 1 << 30)),
+        ("few small", Objects::same(0, 256, 256 << 10)),
         ("some", Objects::same(0, 300, 50 << 20)),
         ("mixed", Objects::mixed(0, 5_000, 1 << 20, 7)),
         ("many small", Objects::mixed(0, 120_000, 110_000, 8)),

@@ -136,12 +136,12 @@ fn no_plain_policy_is_clearly_better_on_any_workload() {
             workload.name,
             rates.map(|rate| format!("{rate:>9.3}")).concat()
         );
-        if rates[3] < rates[1] - 0.02 {
+        if rates[3] < rates[1] - 0.02 || rates[3] < rates[2] - 0.03 {
             worse.push(workload.name);
         }
     }
     assert_eq!(
         worse, [""; 0],
-        "worse than LRU by more than two percent of the bytes"
+        "worse than LRU by more than two percent of the bytes, or than S3-FIFO by more than three"
     );
 }
