@@ -309,7 +309,7 @@ impl Policy for EpochPolicy {
             let list = lists[resident.dataset];
             // Nobody has opened anything yet: every dataset's clock stands at 0.
             self.residents
-                .insert(resident.digest, resident.size, list, 0);
+                .insert(resident.digest, resident.size.max(1), list, 0);
         }
     }
 
