@@ -50,6 +50,11 @@ impl Backing {
         self.data.is_buried()
     }
 
+    /// Tells later whether the object was evicted, without holding its file.
+    pub fn eviction(&self) -> Eviction {
+        Eviction(Arc::clone(&self.data.buried))
+    }
+
     /// Says that nobody has the file open now and the backing is only kept for the next open. An
     /// idle backing does not keep its object from being evicted; see `HotTier::on_evict`.
     pub fn set_idle(&self, idle: bool) {
@@ -63,6 +68,18 @@ impl Backing {
             self.data.holders.fetch_add(1, Ordering::AcqRel);
             self.data.ledger().remove_idle();
         }
+    }
+}
+
+/// Whether the object of a [`Backing`] was evicted: for a list of idle backings, which is walked
+/// often and must not hold what it lists.
+#[derive(Clone, Debug)]
+pub struct Eviction(Arc<AtomicBool>);
+
+impl Eviction {
+    /// Whether it happened.
+    pub fn happened(&self) -> bool {
+        self.0.load(Ordering::Acquire)
     }
 }
 

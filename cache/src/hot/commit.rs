@@ -195,6 +195,11 @@ impl Shared {
             entry.set_present(candidate.record.present);
             entry.verified_at = sys::now_seconds();
             entry.dirty = true;
+            // Under the lock, so that an eviction comes after it. Without it the policy would count
+            // less than the disk holds and promise space that is not there.
+            let charged = entry.charged();
+            let mut policy = self.policy();
+            policy.inserted(&object.dataset, object.digest, charged);
         }
     }
 

@@ -54,7 +54,11 @@ pub(super) struct DataFile {
     /// This process writes to it, so that its own writes move the fingerprint.
     pub(super) written: AtomicBool,
     fingerprint: Mutex<Fingerprint>,
+    /// Bytes that stay in use although the name is gone, and whether that is for a moment only.
     zombie: AtomicU64,
+    leaving: AtomicBool,
+    /// The name is gone. Outlives the file, for whoever keeps a list of files to let go of.
+    pub(super) buried: Arc<AtomicBool>,
     ledger: Arc<Ledger>,
 }
 
@@ -69,6 +73,8 @@ impl DataFile {
             written: AtomicBool::new(false),
             fingerprint: Mutex::new(Fingerprint::default()),
             zombie: AtomicU64::new(0),
+            leaving: AtomicBool::new(false),
+            buried: Arc::new(AtomicBool::new(false)),
             ledger: Arc::clone(ledger),
         }
     }
@@ -98,11 +104,15 @@ impl DataFile {
         self.current().is_ok_and(|now| now == self.fingerprint())
     }
 
-    /// The name is gone (or about to go): `bytes` stay in use until the last holder lets go.
-    pub(super) fn bury(&self, bytes: u64) {
-        let before = self.zombie.swap(bytes, Ordering::AcqRel);
-        self.ledger.add_zombie(bytes);
-        self.ledger.remove_zombie(before);
+    /// The name is gone (or about to go): `bytes` stay in use until the last holder lets go, which
+    /// is soon when the object was evicted.
+    pub(super) fn bury(&self, bytes: u64, evicted: bool) {
+        // An object leaves once, so this is the only call.
+        if !self.buried.swap(true, Ordering::AcqRel) {
+            self.zombie.store(bytes, Ordering::Release);
+            self.leaving.store(evicted, Ordering::Release);
+            self.ledger.add_zombie(bytes, evicted);
+        }
     }
 
     pub(super) fn ledger(&self) -> &Ledger {
@@ -111,12 +121,13 @@ impl DataFile {
 
     /// Whether the object was evicted while this file was held.
     pub(super) fn is_buried(&self) -> bool {
-        self.zombie.load(Ordering::Acquire) > 0
+        self.buried.load(Ordering::Acquire)
     }
 }
 
 impl Drop for DataFile {
     fn drop(&mut self) {
-        self.ledger.remove_zombie(*self.zombie.get_mut());
+        let leaving = *self.leaving.get_mut();
+        self.ledger.remove_zombie(*self.zombie.get_mut(), leaving);
     }
 }

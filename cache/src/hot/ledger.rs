@@ -3,6 +3,9 @@
 //!
 //! Resident bytes are counted in the catalogue, under its lock. These are atomics because they go
 //! down in destructors, which must not take locks.
+//!
+//! Zombies of evicted objects are *leaving*: nobody used them when they were evicted, and whoever
+//! keeps their files open for a later open has been told to let go.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,6 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     zombie: AtomicU64,
+    leaving: AtomicU64,
     reserved: AtomicU64,
     idle: AtomicU64,
 }
@@ -37,12 +41,23 @@ impl Ledger {
         self.reserved.load(Ordering::Acquire)
     }
 
-    pub(super) fn add_zombie(&self, bytes: u64) {
-        self.zombie.fetch_add(bytes, Ordering::AcqRel);
+    /// Those of them that come free in a moment.
+    pub(super) fn leaving(&self) -> u64 {
+        self.leaving.load(Ordering::Acquire)
     }
 
-    pub(super) fn remove_zombie(&self, bytes: u64) {
+    pub(super) fn add_zombie(&self, bytes: u64, leaving: bool) {
+        self.zombie.fetch_add(bytes, Ordering::AcqRel);
+        if leaving {
+            self.leaving.fetch_add(bytes, Ordering::AcqRel);
+        }
+    }
+
+    pub(super) fn remove_zombie(&self, bytes: u64, leaving: bool) {
         self.zombie.fetch_sub(bytes, Ordering::AcqRel);
+        if leaving {
+            self.leaving.fetch_sub(bytes, Ordering::AcqRel);
+        }
     }
 
     /// Holds `bytes` of the budget until the returned value is dropped.

@@ -65,7 +65,7 @@ mod tier;
 mod watch;
 mod write;
 
-pub use backing::Backing;
+pub use backing::{Backing, Eviction};
 pub use config::HotConfig;
 pub use error::{HotError, HotErrorKind};
 pub use health::DiskState;

@@ -55,6 +55,8 @@ pub(super) struct Shared {
     pub(super) links: Links,
     catalogue: Mutex<Catalogue>,
     policy: Mutex<Box<dyn Policy>>,
+    /// Bytes that residents may take, as the policy was told last.
+    pub(super) room: AtomicU64,
     counter: AtomicU32,
 }
 
@@ -125,6 +127,7 @@ pub(super) struct Parts {
 impl Shared {
     pub(super) fn new(parts: Parts) -> Self {
         Self {
+            room: AtomicU64::new(parts.config.limit_bytes),
             config: parts.config,
             directory: parts.directory,
             index: parts.index,

@@ -6,6 +6,10 @@
 //! else: whoever has the file open goes on reading it, and its bytes stay in the budget as zombie
 //! bytes until he lets go.
 //!
+//! While the file system is short of space, residents may take less than the budget. The policy is
+//! told how much: by every reservation, and by the watch thread, because a policy that admits nobody
+//! asks for no reservation.
+//!
 //! Leaving is: out of memory and of the policy (from then on it is a miss), files unlinked, record
 //! removed from the index. Until the last step is done no new file of the same object is created. A
 //! crash in between leaves a record without a file (found and dropped on load) or a file without a
@@ -14,7 +18,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::blocks::block_count;
 use super::catalogue::{Catalogue, Removed};
@@ -28,6 +32,16 @@ use crate::identity::Digest;
 
 /// How often victims are asked for before a reservation is refused.
 const ROUNDS: usize = 8;
+
+/// How long a reservation waits for the bytes of evicted objects. Who keeps idle backings lets go of
+/// them at once, in a task of its own; who does not keeps them.
+const LET_GO: Duration = Duration::from_millis(500);
+
+/// Time between two looks at those bytes: they come free in destructors, which wake nobody.
+const LET_GO_LOOK: Duration = Duration::from_millis(1);
+
+/// The policy is told of the room again when it changed by one part in this many of the budget.
+const ROOM_STEPS: u64 = 64;
 
 /// Free bytes and inodes of the file system, as statvfs(2) tells them to unprivileged users.
 struct Free {
@@ -58,6 +72,32 @@ impl Shared {
         over.max(short).max(u64::from(no_inode))
     }
 
+    /// Tells the policy what residents may take, if that changed: the budget, or what they have and
+    /// what the watermark leaves when that is less.
+    fn tell_room(&self, resident: u64, free: &Free) {
+        let limit = self.config.limit_bytes;
+        let spare = free.bytes.saturating_sub(self.config.min_free_bytes);
+        let room = limit.min(resident.saturating_add(spare));
+        let told = self.room.load(Ordering::Acquire);
+        let is_new = room.abs_diff(told) > limit / ROOM_STEPS || (room == limit && told != limit);
+        if is_new {
+            self.room.store(room, Ordering::Release);
+            self.policy().set_capacity(room);
+        }
+    }
+
+    /// Keeps to the watermark when others fill the disk, on a thread that may hang.
+    pub(super) fn keep_watermark(self: &Arc<Self>) -> Result<(), HotError> {
+        let free = self.free()?;
+        let resident = self.catalogue().resident;
+        self.tell_room(resident, &free);
+        let short = self.config.min_free_bytes.saturating_sub(free.bytes);
+        if short > 0 {
+            self.evict_some(short.min(resident))?;
+        }
+        Ok(())
+    }
+
     /// Reserves room on a thread that may hang, evicting what the policy names.
     pub(super) fn reserve_here(
         self: &Arc<Self>,
@@ -66,6 +106,8 @@ impl Shared {
     ) -> Result<Reservation, HotError> {
         for _ in 0..ROUNDS {
             let free = self.free()?;
+            let resident = self.catalogue().resident;
+            self.tell_room(resident, &free);
             let lack = {
                 let catalogue = self.catalogue();
                 match self.lack(&catalogue, &free, bytes, inodes) {
@@ -73,6 +115,10 @@ impl Shared {
                     lack => lack,
                 }
             };
+            // What was evicted comes free in a moment: evicting more in its place would empty the tier.
+            if self.ledger.leaving() > 0 && self.wait_until_let_go() {
+                continue;
+            }
             if self.evict_some(lack)? == 0 && !self.wait_for_round(None) {
                 break;
             }
@@ -133,7 +179,7 @@ impl Shared {
         };
         add(&self.counters.evicted_objects, 1);
         add(&self.counters.evicted_bytes, removed.entry.charged());
-        self.leave(digest, removed, None);
+        self.leave(digest, removed, None, true);
         Ok(true)
     }
 
@@ -142,16 +188,16 @@ impl Shared {
         add(&self.counters.discarded_objects, 1);
         let removed = self.catalogue().remove(digest);
         if let Some(removed) = removed {
-            self.leave(digest, removed, incarnation);
+            self.leave(digest, removed, incarnation, false);
         }
     }
 
     /// Record and files of an object that is out of the catalogue. Errors are kept for later.
-    fn leave(&self, digest: &Digest, removed: Removed, incarnation: Option<u64>) {
+    fn leave(&self, digest: &Digest, removed: Removed, incarnation: Option<u64>, evicted: bool) {
         self.policy().removed(digest);
         let (incarnation, has_sidecar) = self.place_of(digest, &removed, incarnation);
         if let Some(file) = &removed.file {
-            file.bury(removed.entry.charged());
+            file.bury(removed.entry.charged(), evicted);
         }
         if let Some(incarnation) = incarnation {
             self.unlink(digest, incarnation, has_sidecar);
@@ -239,6 +285,20 @@ impl Shared {
             .unwrap_or_else(std::sync::PoisonError::into_inner)
             .1
             .timed_out()
+    }
+
+    /// Waits until nobody holds the files of evicted objects; `false` when somebody goes on.
+    fn wait_until_let_go(&self) -> bool {
+        let begun = Instant::now();
+        let mut catalogue = self.catalogue();
+        while self.ledger.leaving() > 0 {
+            if begun.elapsed() >= LET_GO {
+                return false;
+            }
+            let waited = self.left.wait_timeout(catalogue, LET_GO_LOOK);
+            catalogue = waited.unwrap_or_else(std::sync::PoisonError::into_inner).0;
+        }
+        true
     }
 
     /// Waits until files of an earlier incarnation are gone.

@@ -1,4 +1,5 @@
-//! The watch thread: probes a disk that is not healthy, repairs the index, scrubs.
+//! The watch thread: probes a disk that is not healthy, repairs the index, keeps to the watermark of
+//! free space, scrubs.
 //!
 //! It never touches the disk itself: everything runs in the pool with a deadline, so this thread
 //! keeps its pace however the disk behaves.
@@ -18,12 +19,16 @@ use super::shared::Shared;
 /// Longest pause between two looks at the state.
 const TICK: Duration = Duration::from_millis(250);
 
+/// Time between two looks at the free space of a disk that nothing is written to.
+const ROOM_PAUSE: Duration = Duration::from_secs(1);
+
 impl Shared {
     /// The body of the watch thread.
     pub(super) fn watch_loop(self: &Arc<Self>) {
         let probing = Arc::new(AtomicBool::new(false));
         let mut scrub = Scrub::new();
         let mut probed = Instant::now();
+        let mut looked = Instant::now();
         loop {
             if self.quiet.wait(TICK.min(self.config.probe_interval)) {
                 return;
@@ -34,6 +39,11 @@ impl Shared {
                 self.probe(&probing);
             }
             if self.health.state() == DiskState::Healthy {
+                if looked.elapsed() >= ROOM_PAUSE {
+                    looked = Instant::now();
+                    // Its error is counted by the health machine; the next look comes anyway.
+                    self.run("keep the watermark", Self::keep_watermark).ok();
+                }
                 scrub.tick(self);
             }
         }

@@ -87,8 +87,7 @@ impl HotObject {
             let crc = crc32c::crc32c(data);
             let hold = self.charge_block(data.len() as u64)?;
             self.write_bytes(&file, block, data, hint)?;
-            self.record_block(&file, block, crc, data.len() as u64, hint);
-            drop(hold);
+            self.record_block(&file, block, crc, hold, hint);
         }
         self.note_filled()
     }
@@ -126,11 +125,13 @@ impl HotObject {
         file: &Arc<DataFile>,
         block: u32,
         crc: u32,
-        length: u64,
+        hold: Option<super::Reservation>,
         hint: WriteHint,
     ) {
-        add(&self.shared.counters.written_bytes, length);
         let mut state = self.state();
+        let span = state.blocks.span(block);
+        let length = span.end - span.start;
+        add(&self.shared.counters.written_bytes, length);
         if !state.is_current(file) {
             return;
         }
@@ -143,6 +144,8 @@ impl HotObject {
             let charged = catalogue.table.get(&self.digest).map_or(0, Entry::charged);
             catalogue.set_charged(&self.digest, charged + length);
         }
+        // Under the lock, as in `create`.
+        drop(hold);
         if let Some(entry) = catalogue.table.get_mut(&self.digest) {
             entry.set_present(present);
             if !ready {
@@ -221,12 +224,14 @@ impl HotObject {
         let mut entry = Entry::new(self.digest, charge);
         entry.used_at = sys::now_seconds();
         entry.dirty = true;
+        let takes = entry.charged().max(size);
         let mut catalogue = shared.catalogue();
         catalogue.insert(entry);
         catalogue.set_file(self.digest, &file);
-        drop(catalogue);
+        // Under the lock: whoever looks for room must not count this object twice.
         drop(hold);
-        shared.policy().inserted(&self.dataset, self.digest, size);
+        drop(catalogue);
+        shared.policy().inserted(&self.dataset, self.digest, takes);
         Ok(file)
     }
 

@@ -8,6 +8,7 @@ mod disk;
 mod faults;
 mod integrity;
 mod links;
+mod room;
 mod support;
 mod tier;
 mod upkeep;

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use terrace_cache::fill::{Object, ReadStream};
-use terrace_cache::hot::Backing;
+use terrace_cache::hot::{Backing, Eviction};
 use terrace_cache::{Digest, ObjectId};
 use tokio::task::AbortHandle;
 
@@ -120,8 +120,15 @@ impl Files {
 /// Backing ids that no handle uses, longest idle first.
 #[derive(Debug)]
 pub(super) struct Idle {
-    list: Mutex<(u64, BTreeMap<u64, Node>)>,
+    list: Mutex<IdleList>,
     capacity: usize,
+}
+
+#[derive(Debug, Default)]
+struct IdleList {
+    ticks: u64,
+    /// By tick.
+    nodes: BTreeMap<u64, (Node, Eviction)>,
 }
 
 impl Idle {
@@ -132,37 +139,39 @@ impl Idle {
         }
     }
 
-    /// Adds a node; returns its tick, which names it in the list.
-    pub(super) fn add(&self, node: Node) -> u64 {
+    /// Adds a node, with the sign that its object was evicted; returns its tick, which names it in
+    /// the list.
+    pub(super) fn add(&self, node: Node, eviction: Eviction) -> u64 {
         let mut list = lock(&self.list);
-        list.0 += 1;
-        let tick = list.0;
-        list.1.insert(tick, node);
+        list.ticks += 1;
+        let tick = list.ticks;
+        list.nodes.insert(tick, (node, eviction));
         tick
     }
 
     /// Takes a node off the list.
     pub(super) fn remove(&self, tick: u64) {
-        lock(&self.list).1.remove(&tick);
+        lock(&self.list).nodes.remove(&tick);
     }
 
     /// The node that has been idle for longest, when there are more than the limit, or too many in
     /// all mounts of this process (`crowded`).
     pub(super) fn surplus(&self, crowded: bool) -> Option<(u64, Node)> {
         let mut list = lock(&self.list);
-        if crowded || list.1.len() > self.capacity {
-            list.1.pop_first()
+        if crowded || list.nodes.len() > self.capacity {
+            list.nodes.pop_first().map(|(tick, (node, _))| (tick, node))
         } else {
             None
         }
     }
 
-    /// All of them.
-    pub(super) fn all(&self) -> Vec<(u64, Node)> {
-        lock(&self.list)
-            .1
+    /// Those whose objects were evicted.
+    pub(super) fn evicted(&self) -> Vec<(u64, Node)> {
+        let list = lock(&self.list);
+        let evicted = list
+            .nodes
             .iter()
-            .map(|(tick, node)| (*tick, *node))
-            .collect()
+            .filter(|(_, (_, eviction))| eviction.happened());
+        evicted.map(|(tick, (node, _))| (*tick, *node)).collect()
     }
 }

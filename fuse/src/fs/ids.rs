@@ -83,8 +83,12 @@ impl FileSystem {
         match &registered.backing {
             Some(backing) if !backing.is_evicted() => {
                 backing.set_idle(true);
-                registered.idle_since = self.idle.add(node);
-                None
+                registered.idle_since = self.idle.add(node, backing.eviction());
+                if !backing.is_evicted() {
+                    return None;
+                }
+                self.idle.remove(registered.idle_since); // evicted before it was in the list
+                modes.unregister(node.incarnation())
             }
             // Evicted: its space comes back now. Inherited: nothing proves the next open right.
             Some(_) | None => modes.unregister(node.incarnation()),

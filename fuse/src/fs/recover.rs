@@ -18,8 +18,8 @@ use super::{FileSystem, Kernel};
 use crate::handles::{Backing, Handle, Mode};
 use crate::namespace::Ino;
 
-/// Between two walks over the idle ids, at least.
-const LET_GO_PAUSE: Duration = Duration::from_millis(20);
+/// Between two walks over the idle ids. Short: whoever needs the room waits for it.
+const LET_GO_PAUSE: Duration = Duration::from_millis(1);
 
 /// The walks take one part in so many of a processor at most.
 const LET_GO_SHARE: u32 = 20;
@@ -200,25 +200,8 @@ impl FileSystem {
 
     /// Closes idle ids of objects that were evicted, so that their space comes back.
     pub(super) fn close_evicted(&self) {
-        for (tick, node) in self.idle.all() {
-            let evicted = self
-                .files
-                .shard(node.ino())
-                .get_mut(&node.ino())
-                .is_some_and(|file| {
-                    file.modes
-                        .registered(node.incarnation())
-                        .is_some_and(|registered| {
-                            registered.idle_since == tick
-                                && registered
-                                    .backing
-                                    .as_ref()
-                                    .is_some_and(|backing| backing.is_evicted())
-                        })
-                });
-            if evicted {
-                self.close_idle(node, tick);
-            }
+        for (tick, node) in self.idle.evicted() {
+            self.close_idle(node, tick);
         }
     }
 }
