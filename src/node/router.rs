@@ -28,11 +28,17 @@ pub(crate) struct Access {
     pub(crate) warm: Option<WarmTier>,
 }
 
+/// Root of a store, and a key prefix below it.
+type Place = (String, String);
+
+/// A store that is opened by whoever needs it first.
+type Slot = Arc<OnceCell<Opened>>;
+
 /// See the module text.
 pub(crate) struct Router {
     access: Access,
-    /// (root, key prefix) -> the store there, once opened.
-    places: Mutex<BTreeMap<(String, String), Arc<OnceCell<Opened>>>>,
+    /// The stores there, once opened.
+    places: Mutex<BTreeMap<Place, Slot>>,
     /// Files that the mount makes up itself.
     made: OnceLock<TreeSource>,
 }
@@ -80,12 +86,12 @@ impl Router {
         opened.map(|opened| opened.store.clone()).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<(String, String), Arc<OnceCell<Opened>>>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Place, Slot>> {
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The place that has a key: the longest prefix that is allowed.
-    fn place(&self, object: &ObjectId) -> Option<((String, String), Arc<OnceCell<Opened>>)> {
+    fn place(&self, object: &ObjectId) -> Option<(Place, Slot)> {
         let places = self.lock();
         let mut prefix = &*object.key;
         loop {
