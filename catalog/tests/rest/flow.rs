@@ -54,9 +54,8 @@ async fn a_descriptor_is_registered_and_changed() {
     }
 }
 
-// Without it a page could end early, repeat a file, or mix two versions.
-#[tokio::test(flavor = "multi_thread")]
-async fn versions_and_files_are_complete_page_by_page() {
+/// A catalog whose `ads.clicks` has two versions, and a token for it.
+async fn two_versions() -> (Catalog, String) {
     let catalog = Catalog::start().await;
     let token = catalog.token(&["publish:ads"]).await;
     let first: &[(&str, &str, u64)] = &[
@@ -73,7 +72,13 @@ async fn versions_and_files_are_complete_page_by_page() {
         ("dt=4", "y", 6),
     ];
     catalog.publish("ads.clicks", &[first, second]).await;
+    (catalog, token)
+}
 
+// Without it a page could end early, repeat a file, or mix two versions.
+#[tokio::test(flavor = "multi_thread")]
+async fn files_are_complete_page_by_page() {
+    let (catalog, token) = two_versions().await;
     let mut paths = Vec::new();
     let mut after = String::new();
     loop {
@@ -114,7 +119,12 @@ async fn versions_and_files_are_complete_page_by_page() {
         get(&catalog, &token, rest).await["files"][0]["path"],
         "dt=4/y"
     );
+}
 
+// Without it a reader of changes could miss one, and keep a file that is gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_and_versions_are_complete_page_by_page() {
+    let (catalog, token) = two_versions().await;
     let mut changes = Vec::new();
     let mut after = String::new();
     loop {

@@ -56,6 +56,15 @@ async fn hostile_requests_are_refused() {
         answer.error();
         assert!(answer.body.len() < 1000, "an answer repeats the request");
     }
+    assert_eq!(catalog.ask("GET", "/readyz", None, b"").await.status, 200);
+}
+
+// A body or a head without a limit is memory that anybody may take.
+#[tokio::test(flavor = "multi_thread")]
+async fn oversized_and_malformed_requests_are_refused() {
+    let catalog = Catalog::start().await;
+    let token = catalog.token(&["admin:*"]).await;
+    let token = Some(token.as_str());
     let wrong = catalog
         .ask("PATCH", "/api/v1/datasets/ads.clicks", token, b"")
         .await;
