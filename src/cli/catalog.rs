@@ -20,7 +20,7 @@ use crate::catalog::place::CatalogArgs;
 use crate::catalog::serve::{self, CatalogConfig};
 
 /// Where a catalog listens when nothing else is said: this machine only.
-const LISTEN: &str = "127.0.0.1:7420";
+pub(super) const LISTEN: &str = "127.0.0.1:7420";
 
 /// Run and keep a catalog.
 #[derive(Debug, Args)]
@@ -131,7 +131,7 @@ pub(crate) fn run(args: &CatalogCommand, global: &Global) -> Result<(), Failure>
 }
 
 /// The runtime of a server.
-fn runtime() -> Result<tokio::runtime::Runtime> {
+pub(super) fn runtime() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -159,14 +159,14 @@ async fn serve(args: &ServeArgs) -> Result<()> {
 }
 
 /// SIGINT and SIGTERM.
-struct Ends {
+pub(super) struct Ends {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
 }
 
 impl Ends {
     /// Takes the signals from now on.
-    fn watch() -> Result<Self> {
+    pub(super) fn watch() -> Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt()).context("watch SIGINT")?,
             terminate: signal(SignalKind::terminate()).context("watch SIGTERM")?,
@@ -174,7 +174,7 @@ impl Ends {
     }
 
     /// Returns with the first of them.
-    async fn wait(mut self) {
+    pub(super) async fn wait(mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}

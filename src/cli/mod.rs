@@ -25,6 +25,7 @@ mod status;
 mod sync;
 mod table;
 mod umount;
+mod up;
 mod warm;
 
 /// Datasets at native SSD speed on every node of an ML cluster.
@@ -66,6 +67,8 @@ pub(crate) struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run a catalog, discovery and a mount of all tables on this machine, in the foreground
+    Up(up::UpArgs),
     /// Show a store as a directory: returns when the mount answers
     Mount(mount::MountArgs),
     /// Take a mount away, busy or not
@@ -133,6 +136,7 @@ pub(crate) fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<(), Failure> {
     let global = cli.global;
     match cli.command {
+        Command::Up(args) => up::run(&args, &global),
         Command::Mount(args) => mount::run(&args, &global),
         Command::Umount(args) => umount::run(&args, &global),
         Command::Warm(args) => warm::warm(&args, &global),
