@@ -35,6 +35,7 @@ pub struct RootSpec {
     /// How long nothing may have changed, for `quiescence`. Seconds.
     pub quiet_seconds: u64,
     /// A full look at everything at least this often, seconds: what no signal told is found then.
+    /// More often, down to `active_seconds`, while such looks take little time.
     pub interval_seconds: u64,
     /// Tables that are being written are looked at this often, seconds.
     pub active_seconds: u64,

@@ -33,6 +33,9 @@ use crate::upstream::Upstream;
 /// Tables of one root that are looked at at the same time.
 const AT_ONCE: usize = 4;
 
+/// Looks at everything take one part in so many of the time at most, unless the interval wants more.
+const LOOK_SHARE: u32 = 20;
+
 /// A root and its tables.
 #[derive(Debug)]
 pub(super) struct Root {
@@ -78,8 +81,12 @@ pub(super) async fn run(root: Arc<Root>) {
     let mut whole = Instant::now();
     loop {
         if Instant::now() >= whole {
+            let begun = Instant::now();
             root.look_at_everything().await;
-            whole = Instant::now() + interval;
+            // A place that is looked at quickly is looked at often: a partition that nobody
+            // announced is then published within seconds, and the store hardly notices.
+            let pause = (begun.elapsed() * LOOK_SHARE).max(active).min(interval);
+            whole = Instant::now() + pause;
         }
         // New tables are looked for as often as active ones: listing a root is cheap.
         let soon = (Instant::now() + active).min(whole);
