@@ -118,6 +118,7 @@ async fn fill(
     let mut cursor = engine.first_wanted();
     // A block that the hot tier takes and loses is fetched again, but not for ever.
     let mut claims_left = u64::from(total) * 2 + 8;
+    let mut checked = false;
     loop {
         // Before the look, so that no movement after it is missed.
         let moved = engine.moved.notified();
@@ -135,6 +136,7 @@ async fn fill(
             return Err(ReadError::Store(error));
         }
         for part in next_parts(engine, wanted, cursor, parts.len()) {
+            checked = false;
             cursor = part.blocks.end;
             claims_left = claims_left.saturating_sub(part.blocks.len() as u64);
             let task = engine
@@ -149,6 +151,13 @@ async fn fill(
         let starved = parts.len() < engine.shared.config.parts_per_object;
         if starved && let Some((block, data, hot)) = engine.unkept(0..total) {
             engine.settle(block, hot.write(block, data).await);
+            continue;
+        }
+        if parts.is_empty() && !checked && hot.missing(0..total).is_empty() {
+            // All there, and not believed: written by a process that was killed before it could say
+            // that the file was its own. Nobody else is going to check it.
+            checked = true;
+            hot.verify().await.map_err(|error| refused(&error))?;
             continue;
         }
         tokio::select! {

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::Duration;
 
 use terrace_cache::fill::{ReadError, ReadStream};
 use terrace_cache::policy::{Access, Admission, Policy};
@@ -232,4 +233,25 @@ async fn a_bypassed_object_is_read_through_memory_only() {
         (handle.progress(), world.cache.stats().fills),
         ((0, 6 * MIB), 0)
     );
+}
+
+// Without it whoever opens a file that a killed process wrote, and could not vouch for any more, waits
+// for ever: nothing of it is missing, and nobody checks it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_there_and_not_believed_is_checked_by_the_fill() {
+    let world = World::start();
+    let source = PageSource::new(1 << 20);
+    let ids = [object(40, 1, 100_000), object(41, 1, 40 * MIB)];
+    for id in &ids {
+        world.object(id, &source).fill().await.unwrap();
+    }
+    let world = world.touched_and_reopened().await;
+    for id in &ids {
+        let object = world.object(id, &source);
+        assert!(!*object.filled().borrow(), "a touched file is believed");
+        let filled = tokio::time::timeout(Duration::from_secs(60), object.fill()).await;
+        filled.expect("the fill never ends").unwrap();
+        assert!(object.backing().is_some());
+        source.assert_asked_once(id);
+    }
 }

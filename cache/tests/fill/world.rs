@@ -1,5 +1,7 @@
 //! What every suite starts from: a hot tier in a temporary directory and a cache over it.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -23,6 +25,28 @@ impl World {
     /// A hot tier with room for everything.
     pub(crate) fn start() -> Self {
         Self::with(CacheConfig::default(), 1 << 30)
+    }
+
+    /// What the next process makes of this one's directory, when every data file in it seems to have
+    /// been touched by somebody.
+    pub(crate) async fn touched_and_reopened(self) -> Self {
+        let Self { cache, directory } = self;
+        cache.shutdown().await;
+        drop(cache);
+        for shard in std::fs::read_dir(directory.path().join("objects")).unwrap() {
+            for file in std::fs::read_dir(shard.unwrap().path()).unwrap() {
+                let file = std::fs::File::open(file.unwrap().path()).unwrap();
+                file.set_modified(std::time::UNIX_EPOCH).unwrap();
+            }
+        }
+        let mut hot = HotConfig::new(directory.path());
+        hot.limit_bytes = 1 << 30;
+        hot.min_free_bytes = 0;
+        let hot = HotTier::open(hot, Box::new(Lru::new())).expect("open the hot tier again");
+        Self {
+            cache: Cache::new(CacheConfig::default(), hot, Handle::current()),
+            directory,
+        }
     }
 
     /// A hot tier of `hot_bytes` below a cache with `config`.
