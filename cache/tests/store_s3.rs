@@ -228,14 +228,13 @@ async fn long_listings_come_page_by_page() {
         .await;
     let entries: Vec<ListEntry> = store.list("d").try_collect().await.unwrap();
     assert_eq!(entries.len(), 2345);
-    let before = store.stats().requests_of("list");
+    // A busy server asks for patience: what was asked again is no other page.
+    let pages = || store.stats().requests_of("list") - store.stats().retries;
+    let before = pages();
     // Some servers end with an empty page.
     assert!((3..=4).contains(&before), "{before} pages");
     let first: Vec<_> = store.list("d").take(10).try_collect().await.unwrap();
-    assert_eq!(
-        (first.len(), store.stats().requests_of("list")),
-        (10, before + 1)
-    );
+    assert_eq!((first.len(), pages()), (10, before + 1));
     assert_eq!(
         store.walk("d").try_collect::<Vec<_>>().await.unwrap().len(),
         2345
