@@ -33,7 +33,7 @@ use crate::identity::ObjectId;
 /// Region that S3-compatible servers without regions expect in signatures.
 const DEFAULT_REGION: &str = "us-east-1";
 /// End of the names of buckets that list in no order:
-/// https://docs.aws.amazon.com/AmazonS3/latest/userguide/directory-bucket-naming-rules.html
+/// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/directory-bucket-naming-rules.html>
 const UNORDERED_BUCKET: &str = "--x-s3";
 /// Idle connections kept; more are opened when needed.
 const IDLE_CONNECTIONS: usize = 64;
