@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::columns::ColumnIds;
 use super::event::EventKind;
 use super::key::Table;
 use super::record::{DatasetRecord, DatasetStateRecord, NameRecord, decode, encode, stored};
@@ -25,6 +26,8 @@ pub struct Dataset {
     pub state: DatasetState,
     /// Changes with every change of the above: for conditional updates.
     pub revision: u64,
+    /// Numbers of its columns.
+    pub(super) columns: Arc<ColumnIds>,
 }
 
 /// Whether a dataset is being removed.
@@ -71,6 +74,11 @@ impl Dataset {
             updated_ms: record.updated_ms,
             state,
             revision,
+            columns: Arc::new(
+                record
+                    .columns
+                    .map_or_else(ColumnIds::default, ColumnIds::from_record),
+            ),
         }))
     }
 
@@ -86,6 +94,7 @@ impl Dataset {
                     DatasetStateRecord::Removing { not_before_ms }
                 }
             },
+            columns: self.columns.to_record(),
         }
     }
 }
@@ -102,6 +111,7 @@ impl Ledger {
             updated_ms: now,
             state: DatasetState::Active,
             revision: 0,
+            columns: Arc::default(),
         };
         for attempt in 0..RETRIES {
             // Drawn, not counted: nobody waits for anybody, and a restored catalog needs no counter.

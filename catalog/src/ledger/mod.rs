@@ -3,6 +3,7 @@
 //! ```text
 //! key.rs record.rs     keys and records: the specification of what is stored
 //! dataset.rs search.rs create, change, list, search
+//! columns.rs           numbers of columns, kept for ever
 //! commit.rs            one transaction that makes a version
 //! resolve.rs tag.rs    selectors; tags
 //! event.rs hold.rs     what happened; why a version stays
@@ -25,6 +26,7 @@
 //! change compares what it has read and is tried again when somebody else was faster, at most
 //! [`RETRIES`] times. All calls may be dropped before they end; a dropped change may still happen.
 
+mod columns;
 mod commit;
 mod dataset;
 mod event;
@@ -51,6 +53,7 @@ use crate::blobs::{BlobError, Blobs};
 use crate::kv::{Kv, KvError, MAX_PAGE};
 use crate::manifest::ManifestError;
 use crate::name::{DatasetName, NameError};
+pub use columns::ColumnIds;
 pub use commit::{Commit, CommitError, Committed};
 pub use dataset::{Dataset, DatasetState};
 pub use event::{Event, EventKind};

@@ -91,6 +91,18 @@ pub(super) struct DatasetRecord {
     pub(super) created_ms: i64,
     pub(super) updated_ms: i64,
     pub(super) state: DatasetStateRecord,
+    /// Numbers of its columns; none before somebody asked for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) columns: Option<ColumnsRecord>,
+}
+
+/// Numbers of columns.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct ColumnsRecord {
+    /// The greatest that was ever given.
+    pub(super) last: u32,
+    /// Path -> kinds and their numbers.
+    pub(super) ids: BTreeMap<String, Vec<(String, u32)>>,
 }
 
 /// Whether it is being removed.
@@ -294,6 +306,7 @@ mod tests {
             created_ms: 1,
             updated_ms: 2,
             state: DatasetStateRecord::Removing { not_before_ms: 3 },
+            columns: None,
         }
     }
 
