@@ -31,6 +31,8 @@ pub(crate) struct Checked {
     pub(crate) rows: Vec<Option<u64>>,
     pub(crate) schema: Option<Schema>,
     pub(crate) ranges: Vec<ColumnRange>,
+    /// Some column has several types, none of which is wider than the others.
+    pub(crate) mixed: bool,
 }
 
 /// Why a partition cannot be published now.
@@ -159,6 +161,11 @@ impl Checked {
     fn add(&mut self, footer: &Footer) {
         let first = self.rows.is_empty();
         self.rows.push(Some(footer.rows));
+        if let Some(known) = &self.schema {
+            self.mixed |= evolution::changes(known, &footer.schema)
+                .iter()
+                .any(evolution::Change::mixes_types);
+        }
         self.schema = Some(match self.schema.take() {
             Some(known) => evolution::union(&known, &footer.schema),
             None => footer.schema.clone(),

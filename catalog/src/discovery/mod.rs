@@ -53,6 +53,7 @@ pub use batch::{BatchError, BatchRequest, Mode, Scope};
 pub use pass::Outcome;
 pub use root::RootSpec;
 pub use settings::CompletionSpec;
+pub(crate) use table::NOTE_RANGES;
 pub use why::Why;
 
 use crate::ledger::{BatchId, Committed, Ledger};

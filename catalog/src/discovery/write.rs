@@ -12,6 +12,7 @@ use super::publish::{Plan, PublishError, Target};
 use super::table::{NOTE_FINGERPRINT, NOTE_MARKER, NOTE_PROOF, NOTE_RANGES, Published, Ready};
 use crate::blobs::BlobId;
 use crate::manifest::{FileEntry, Files, Header, ManifestEdit, ManifestError};
+use crate::schema::history::{EPOCH, History, MIXED, TYPES, types_note};
 use crate::schema::{ColumnRange, Inferred, Schema};
 use crate::upstream::UpFile;
 
@@ -35,7 +36,8 @@ pub(super) async fn manifest(
         Some(manifest) => ManifestEdit::from(manifest),
         None => ManifestEdit::new(target.ledger.blobs(), Header::default()),
     };
-    write_header(edit.header_mut(), target, inferred, schema, plan);
+    let history = history(edit.header_mut(), &schema, plan, checked);
+    write_header(edit.header_mut(), target, inferred, schema.as_ref(), plan);
     if plan.replace_table {
         edit.clear();
     }
@@ -52,7 +54,11 @@ pub(super) async fn manifest(
     let lists: Vec<Files> = stream::iter(lists).buffered(AT_ONCE).try_collect().await?;
     for ((ready, checked), files) in plan.ready.iter().zip(checked).zip(lists) {
         let values = ready.values.clone();
-        edit.set_partition(&ready.partition, values, notes(ready, checked), files)?;
+        let mut notes = notes(ready, checked);
+        if let Some(schema) = &schema {
+            notes.extend(type_notes(checked, schema, history.epoch()));
+        }
+        edit.set_partition(&ready.partition, values, notes, files)?;
     }
     Ok(edit.finish().await?)
 }
@@ -61,7 +67,7 @@ fn write_header(
     header: &mut Header,
     target: &Target<'_>,
     inferred: &Inferred,
-    schema: Option<Schema>,
+    schema: Option<&Schema>,
     plan: &Plan,
 ) {
     header.location = target.location.as_str().into();
@@ -81,6 +87,50 @@ fn write_header(
             .push((NOTE_CONFIDENCE.into(), confidence.into()));
         header.notes.sort();
     }
+}
+
+/// Notes in the header which types the columns had before this version; what it says afterwards.
+fn history(
+    header: &mut Header,
+    schema: &Option<Schema>,
+    plan: &Plan,
+    checked: &[Checked],
+) -> History {
+    let mut history = match plan.replace_table {
+        true => History::default(),
+        false => {
+            let mut history = History::of(&header.notes);
+            let old = header.schema.as_deref().and_then(Schema::from_text);
+            if let (Some(old), Some(new)) = (&old, schema) {
+                history.change(old, new);
+            }
+            history
+        }
+    };
+    let others = |checked: &Checked| {
+        let table = schema.as_ref();
+        table.is_some_and(|table| !type_notes(checked, table, 0).is_empty())
+    };
+    if checked.iter().any(others) {
+        history.mark();
+    }
+    history.write(&mut header.notes);
+    history
+}
+
+/// What a partition has to say about its types in a table of these columns.
+fn type_notes(checked: &Checked, table: &Schema, epoch: u64) -> Vec<(Arc<str>, Arc<str>)> {
+    let mut notes: Vec<(Arc<str>, Arc<str>)> = Vec::new();
+    if epoch > 0 {
+        notes.push((EPOCH.into(), epoch.to_string().into()));
+    }
+    let own = checked.schema.as_ref();
+    let types = match checked.mixed {
+        true => Some(MIXED.to_owned()),
+        false => own.and_then(|own| types_note(own, table)),
+    };
+    notes.extend(types.map(|text| (Arc::from(TYPES), Arc::from(text))));
+    notes
 }
 
 /// Stores the list of files of one partition.

@@ -132,6 +132,14 @@ pub fn union(old: &Schema, new: &Schema) -> Schema {
 }
 
 impl Change {
+    /// Whether no one type reads the files of before and of now.
+    pub(crate) fn mixes_types(&self) -> bool {
+        match self {
+            Self::Retyped { from, to, .. } => !widens(from, to) && !widens(to, from),
+            _ => false,
+        }
+    }
+
     /// Whether readers of the old columns can read the new files.
     pub fn is_compatible(&self) -> bool {
         match self {

@@ -6,7 +6,7 @@
 //! tfrecord   framing and feature names           archive    WebDataset tars
 //! media      image and audio folders             delta      Delta's log: which files, which columns
 //! infer      the ladder: the first rung that holds decides, with how sure it is
-//! evolution  what a new version may change, by policy
+//! evolution  what a new version may change, by policy     history   what its older partitions have
 //! ```
 //!
 //! Files are read through [`crate::upstream`] by small ranges and are never trusted: a damaged file is a
@@ -15,6 +15,7 @@
 mod archive;
 pub(crate) mod delta;
 pub mod evolution;
+pub(crate) mod history;
 mod infer;
 mod media;
 mod parquet;
