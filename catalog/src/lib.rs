@@ -17,6 +17,7 @@ pub mod access;
 pub mod blobs;
 pub mod descriptor;
 pub mod discovery;
+pub mod iceberg;
 pub mod kv;
 pub mod ledger;
 pub mod manifest;

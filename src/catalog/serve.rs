@@ -43,6 +43,8 @@ pub(crate) struct CatalogConfig {
     pub(crate) credentials: BTreeMap<String, String>,
     /// Address of its HTTP server; port 0 takes a free one.
     pub(crate) listen: SocketAddr,
+    /// Where the tables are mounted on this machine, for SQL clients that do not say where.
+    pub(crate) mount: Option<PathBuf>,
 }
 
 /// Opens places that discovery watches, as mounts open stores.
@@ -135,6 +137,7 @@ pub(crate) async fn start(config: &CatalogConfig) -> Result<Running> {
         ledger,
         access,
         roots: Some(Arc::new(roots)),
+        mount: mount_text(config.mount.as_deref()),
         shutdown: shutdown.clone(),
     });
     let server = tokio::spawn(rest::serve(listener, router, shutdown.clone()));
@@ -145,6 +148,13 @@ pub(crate) async fn start(config: &CatalogConfig) -> Result<Running> {
         shutdown,
         server,
     })
+}
+
+/// The mount point as clients spell it: without links, and only if that is text.
+fn mount_text(mount: Option<&Path>) -> Option<String> {
+    let mount = mount?;
+    let found = mount.canonicalize().or_else(|_| std::path::absolute(mount));
+    found.ok()?.to_str().map(str::to_owned)
 }
 
 impl Running {

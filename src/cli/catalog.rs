@@ -144,6 +144,7 @@ async fn serve(args: &ServeArgs) -> Result<()> {
         database: args.store.database(),
         credentials: super::credential_environment(),
         listen: args.listen,
+        mount: None,
     };
     let asked = Ends::watch()?;
     let mut running = serve::start(&config).await?;

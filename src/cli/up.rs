@@ -71,6 +71,7 @@ async fn up(args: &UpArgs, data: &Path, global: &Global) -> Result<()> {
         listen: args.listen,
         database: None,
         credentials: super::credential_environment(),
+        mount: args.mount.clone(),
     };
     let running = serve::start(&config).await?;
     let done = beside(args, data, global, &running, asked).await;

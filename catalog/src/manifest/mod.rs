@@ -28,6 +28,7 @@ use std::sync::Arc;
 
 use crate::blobs::{BlobError, BlobId, Blobs};
 use blocks::Blocks;
+pub(crate) use codec::put_zigzag;
 pub use diff::{FileChange, PartitionChange};
 pub use edit::{Files, ManifestEdit};
 pub use entry::{Checksum, FileEntry, MAX_PATH, MAX_TEXT, Partition};

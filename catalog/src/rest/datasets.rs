@@ -50,21 +50,32 @@ pub(super) async fn namespaces(
     Query(query): Query<NameQuery>,
 ) -> Result<Json<NamePage>, ApiError> {
     let limit = page(query.limit, PAGE.0, PAGE.1)?;
+    let items = visible_namespaces(&api, &caller, query.after.as_deref(), limit).await?;
+    let next = items.last().filter(|_| items.len() == limit).cloned();
+    Ok(Json(NamePage { items, next }))
+}
+
+/// The first `limit` namespaces behind `after` that the caller may list; fewer: there are no more.
+pub(super) async fn visible_namespaces(
+    api: &Api,
+    caller: &Caller,
+    after: Option<&str>,
+    limit: usize,
+) -> Result<Vec<String>, ApiError> {
     let mut items: Vec<String> = Vec::new();
-    let mut after = query.after.as_deref().map(last_name_of).transpose()?;
+    let mut after = after.map(last_name_of).transpose()?;
     while items.len() < limit {
         // One key each: the first name behind everything a namespace can hold.
         let found = api.ledger().names(None, after.as_ref(), 1).await?;
         let Some((name, ..)) = found.into_iter().next() else {
-            return Ok(Json(NamePage { items, next: None }));
+            break;
         };
         after = Some(last_name_of(name.namespace())?);
         if caller.0.may(Scope::List, name.namespace()) {
             items.push(name.namespace().to_owned());
         }
     }
-    let next = items.last().cloned();
-    Ok(Json(NamePage { items, next }))
+    Ok(items)
 }
 
 /// A name behind which no other name of the namespace comes.

@@ -101,11 +101,11 @@ impl ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status = self.status;
-        let code = self.code;
+        let (code, message) = (self.code, self.message);
         let body = ErrorBody {
             error: ErrorDetail {
                 code: code.to_owned(),
-                message: self.message,
+                message: message.clone(),
                 hint: self.hint.to_owned(),
             },
         };
@@ -122,6 +122,7 @@ impl IntoResponse for ApiError {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         response.extensions_mut().insert(Code(code));
+        response.extensions_mut().insert(Said(message));
         response
     }
 }
@@ -129,6 +130,10 @@ impl IntoResponse for ApiError {
 /// Carries the kind of an error to the audit log.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Code(pub(super) &'static str);
+
+/// Carries the words of an error to faces that have a shape of their own for it.
+#[derive(Clone, Debug)]
+pub(super) struct Said(pub(super) String);
 
 impl From<NameError> for ApiError {
     fn from(error: NameError) -> Self {

@@ -13,7 +13,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::error::ApiError;
-use crate::DatasetName;
+use crate::name::check_segment;
+use crate::{DatasetName, Selector};
 
 /// Most bytes of a request's body. The largest that has a meaning is a descriptor.
 pub(super) const MAX_BODY: usize = 1 << 20;
@@ -46,6 +47,21 @@ pub(super) async fn path_params<S: Send + Sync>(
 /// The dataset among the parameters of a path.
 pub(super) fn dataset(params: &RawPathParams) -> Result<DatasetName, ApiError> {
     param(params, "dataset")
+}
+
+/// The `{namespace}` among the parameters of a path. What is no name names nothing.
+pub(super) fn namespace(params: &RawPathParams) -> Result<String, ApiError> {
+    let namespace: String = param(params, "namespace")?;
+    let none = |_| ApiError::not_found("there is no such namespace");
+    check_segment(&namespace).map_err(none)?;
+    Ok(namespace)
+}
+
+/// What `{namespace}` and `{table}` select, which may be one version: `clicks@v3`.
+pub(super) fn table(params: &RawPathParams) -> Result<Selector, ApiError> {
+    let (namespace, table) = (namespace(params)?, param::<String>(params, "table")?);
+    let selector = format!("{namespace}.{table}").parse();
+    selector.map_err(|_| ApiError::not_found("there is no such table"))
 }
 
 /// A parameter of the path, parsed.

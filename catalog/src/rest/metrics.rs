@@ -40,6 +40,7 @@ pub(crate) struct Metrics {
     seconds: Seconds,
     in_flight: Gauge<i64, AtomicI64>,
     streams: Gauge<i64, AtomicI64>,
+    scans: Counter,
 }
 
 impl Default for Metrics {
@@ -68,12 +69,19 @@ impl Default for Metrics {
             "Clients that follow the events",
             streams.clone(),
         );
+        let scans = Counter::default();
+        registry.register(
+            "catalog_iceberg_reports",
+            "Reports of SQL engines about their scans and commits",
+            scans.clone(),
+        );
         Self {
             registry,
             requests,
             seconds,
             in_flight,
             streams,
+            scans,
         }
     }
 }
@@ -87,6 +95,11 @@ impl Metrics {
     /// Counts a stream of events as open until the guard is dropped.
     pub(super) fn stream(&self) -> Counted {
         Counted::new(&self.streams)
+    }
+
+    /// Counts a report of an SQL engine.
+    pub(super) fn scan(&self) {
+        self.scans.inc();
     }
 
     /// How many streams are open.

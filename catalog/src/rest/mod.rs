@@ -21,6 +21,7 @@ mod error;
 mod events;
 mod extract;
 mod health;
+mod iceberg;
 mod metrics;
 mod policy;
 mod removal;
@@ -39,6 +40,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tokio_util::sync::CancellationToken;
 
 use crate::access::Access;
+use crate::iceberg::Remembered;
 use crate::ledger::Ledger;
 use crate::roots::Roots;
 
@@ -55,6 +57,8 @@ pub struct Parts {
     pub access: Access,
     /// What is watched for tables; none: datasets come by other ways only.
     pub roots: Option<Arc<Roots>>,
+    /// Where the tables are mounted for SQL clients that do not say where; none: they have to.
+    pub mount: Option<String>,
     /// Ends event streams, so that a server can end.
     pub shutdown: CancellationToken,
 }
@@ -66,6 +70,7 @@ pub(crate) struct Api {
     metrics: Arc<metrics::Metrics>,
     /// The greatest sequence of an event that was seen.
     newest_event: Arc<AtomicU64>,
+    remembered: Arc<Remembered>,
 }
 
 impl Api {
@@ -74,6 +79,7 @@ impl Api {
             parts: Arc::new(parts),
             metrics: Arc::default(),
             newest_event: Arc::default(),
+            remembered: Arc::default(),
         }
     }
 

@@ -20,9 +20,8 @@ use utoipa::openapi::security::SecurityRequirement;
 use utoipa_axum::router::UtoipaMethodRouter;
 
 use super::error::{ApiError, Code};
-use super::extract::{dataset, path_params};
+use super::extract::{dataset, namespace, path_params, table};
 use super::{Api, now_ms};
-use crate::DatasetName;
 use crate::access::{Principal, Scope, Token};
 
 /// A request that takes longer is given up: its client has stopped waiting.
@@ -38,6 +37,8 @@ pub(super) enum Policy {
     Open,
     /// The scope over the namespace of the route's dataset.
     Dataset(Scope),
+    /// The scope over the route's `{namespace}`.
+    Namespace(Scope),
     /// The scope over some namespace; the handler shows no more than what the caller may see.
     Some(Scope),
     /// The scope over every namespace.
@@ -48,7 +49,10 @@ impl Policy {
     fn scope(self) -> Option<Scope> {
         match self {
             Self::Open => None,
-            Self::Dataset(scope) | Self::Some(scope) | Self::All(scope) => Some(scope),
+            Self::Dataset(scope)
+            | Self::Namespace(scope)
+            | Self::Some(scope)
+            | Self::All(scope) => Some(scope),
         }
     }
 
@@ -149,6 +153,10 @@ async fn admit(rule: &Rule, parts: &mut Parts) -> Result<Option<Principal>, ApiE
             let namespace = dataset.namespace().to_owned();
             (principal.may(scope, &namespace), namespace)
         }
+        Policy::Namespace(scope) => {
+            let namespace = namespace(&path_params(parts, &()).await?)?;
+            (principal.may(scope, &namespace), namespace)
+        }
         Policy::Some(scope) => (principal.grants().cover_some(scope), "any namespace".into()),
         Policy::All(scope) => (
             principal.grants().cover_all(scope),
@@ -190,8 +198,12 @@ async fn audit(rule: &Rule, parts: &mut Parts, who: &str, status: u16, code: &'s
     }
     // As it was parsed: a text that is no name is not repeated.
     let on = path_params(parts, &()).await.ok().and_then(|params| {
-        let mut found = params.iter().filter(|(name, _)| *name == "dataset");
-        found.next()?.1.parse::<DatasetName>().ok()
+        let has = |wanted: &str| params.iter().any(|(name, _)| name == wanted);
+        match (has("dataset"), has("table")) {
+            (true, _) => dataset(&params).ok(),
+            (_, true) => table(&params).ok().map(|of| of.dataset().clone()),
+            _ => None,
+        }
     });
     let on = on.map_or_else(String::new, |name| name.to_string());
     let (method, route) = (&parts.method, &rule.route);

@@ -10,7 +10,7 @@ use utoipa_axum::routes;
 use super::document::Document;
 use super::error::ApiError;
 use super::policy::{Policy, SCHEME, guard};
-use super::{Api, Parts, datasets, events, health, sync, tags, tokens, versions};
+use super::{Api, Parts, datasets, events, health, iceberg, sync, tags, tokens, versions};
 use crate::access::Scope;
 
 /// The catalog's routes. Runs until the parts' `shutdown` only as far as event streams go; everything
@@ -70,6 +70,8 @@ fn all(api: &Api) -> OpenApiRouter<Api> {
         .routes(guard(api, All(Admin), routes!(tokens::list)))
         .routes(guard(api, All(Admin), routes!(tokens::create)))
         .routes(guard(api, All(Admin), routes!(tokens::revoke)))
+        .routes(guard(api, Dataset(Read), routes!(iceberg::made)))
+        .merge(iceberg::router(api))
 }
 
 /// What the document says before any route.

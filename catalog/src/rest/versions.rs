@@ -10,10 +10,11 @@ use super::extract::{Dataset, Json, Query, page, param};
 use super::policy::Caller;
 use super::wire::{
     Column, DiffPage, DiffQuery, DirectoryPage, DirectoryQuery, ErrorBody, FileItem, FilePage,
-    FileQuery, NameQuery, PartitionItem, PartitionPage, ResolveQuery, VersionDetail, VersionPage,
-    VersionQuery, VersionSummary,
+    FileQuery, NameQuery, PartitionItem, PartitionPage, ResolveQuery, SqlDetail, VersionDetail,
+    VersionPage, VersionQuery, VersionSummary,
 };
 use crate::access::Scope;
+use crate::iceberg::{self, LeftOut};
 use crate::ledger::{LedgerError, Version, VersionState};
 use crate::manifest::{DirectoryEntry, FileEntry, Manifest};
 use crate::{DatasetName, Selector, VersionRef};
@@ -63,7 +64,10 @@ pub(super) async fn show(
     params: RawPathParams,
 ) -> Result<Json<VersionDetail>, ApiError> {
     let version = of_path(&api, name.clone(), &params).await?;
-    Ok(Json(detail(&api, &name, &version).await?))
+    let manifest = open(&api, &version).await?;
+    let mut shown = detail(&name, &version, &manifest);
+    shown.sql = Some(sql(&version, &manifest).await?);
+    Ok(Json(shown))
 }
 
 /// The version that a selector means now.
@@ -77,7 +81,8 @@ pub(super) async fn resolve(
     let selector: Selector = query.selector.parse()?;
     caller.require(Scope::List, selector.dataset().namespace())?;
     let version = api.ledger().resolve(&selector).await?;
-    Ok(Json(detail(&api, selector.dataset(), &version).await?))
+    let manifest = open(&api, &version).await?;
+    Ok(Json(detail(selector.dataset(), &version, &manifest)))
 }
 
 /// The files of a version, in the order of their paths.
@@ -226,7 +231,7 @@ async fn resolve_latest(api: &Api, name: &DatasetName) -> Result<Option<Version>
 }
 
 /// The version that the route's `{version}` means.
-async fn of_path(
+pub(super) async fn of_path(
     api: &Api,
     name: DatasetName,
     params: &RawPathParams,
@@ -295,18 +300,13 @@ pub(super) fn summary(name: &DatasetName, version: &Version) -> VersionSummary {
 }
 
 /// A version with what its manifest says.
-async fn detail(
-    api: &Api,
-    name: &DatasetName,
-    version: &Version,
-) -> Result<VersionDetail, ApiError> {
-    let manifest = open(api, version).await?;
+fn detail(name: &DatasetName, version: &Version, manifest: &Manifest) -> VersionDetail {
     let header = manifest.header();
     // Written by schema inference as JSON; a text of somebody else is shown as a text.
     let schema = header.schema.as_deref().map(|schema| {
         serde_json::from_str(schema).unwrap_or_else(|_| Value::String(schema.to_owned()))
     });
-    Ok(VersionDetail {
+    VersionDetail {
         summary: summary(name, version),
         location: header.location.to_string(),
         format: header.format.to_string(),
@@ -319,6 +319,22 @@ async fn detail(
                 kind: kind.to_string(),
             })
             .collect(),
+        sql: None,
+    }
+}
+
+/// What SQL engines see of a version.
+async fn sql(version: &Version, manifest: &Manifest) -> Result<SqlDetail, ApiError> {
+    let refused = iceberg::check(version, manifest.header()).err();
+    let left_out = match refused {
+        Some(_) => LeftOut::default(),
+        None => iceberg::left_out(manifest).await?,
+    };
+    Ok(SqlDetail {
+        reason: refused.map(|refused| refused.to_string()),
+        partitions_left_out: left_out.partitions,
+        files_left_out: left_out.files,
+        example: left_out.example,
     })
 }
 

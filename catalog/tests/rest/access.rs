@@ -3,7 +3,7 @@
 use serde_json::Value;
 use terrace_catalog::access::{Grants, TokenRequest};
 
-use crate::support::Catalog;
+use crate::support::{Answer, Catalog};
 
 /// Routes that ask for nobody.
 const OPEN: [&str; 3] = ["/healthz", "/metrics", "/readyz"];
@@ -31,6 +31,36 @@ fn filled(path: &str) -> String {
         .replace("{batch}", "b1")
         .replace("{root}", "r1")
         .replace("{id}", "0123456789ab")
+        .replace("{prefix}", "store")
+        .replace("{namespace}", "ads")
+        .replace("{table}", "clicks")
+        .replace("{file}", "store.snap.avro")
+}
+
+/// Checks that a request is refused with this status, in the shape of its face.
+fn assert_refused(answer: &Answer, method: &str, path: &str, status: u16) {
+    assert_eq!(answer.status, status, "{method} {path}: {answer:?}");
+    let (code, kind) = match status {
+        401 => ("unauthenticated", "NotAuthorizedException"),
+        _ => ("forbidden", "ForbiddenException"),
+    };
+    // An answer to HEAD has no body.
+    if method == "HEAD" {
+        assert_eq!(answer.body, "", "{path}");
+    } else if path.starts_with("/iceberg/") {
+        let error = &answer.json()["error"];
+        assert_eq!(
+            (&error["type"], &error["code"]),
+            (&kind.into(), &status.into())
+        );
+        assert!(
+            error["message"]
+                .as_str()
+                .is_some_and(|text| !text.is_empty())
+        );
+    } else {
+        assert_eq!(answer.error(), code, "{path}");
+    }
 }
 
 // A route that somebody adds without a policy, or with too wide a one, hands data to strangers.
@@ -59,11 +89,7 @@ async fn every_route_refuses_who_may_not_use_it() {
             continue;
         };
         let nobody = catalog.ask(&method, &target, None, b"").await;
-        assert_eq!(
-            (nobody.status, nobody.error()),
-            (401, "unauthenticated".into()),
-            "{path}"
-        );
+        assert_refused(&nobody, &method, &path, 401);
         assert!(
             nobody
                 .head
@@ -76,14 +102,10 @@ async fn every_route_refuses_who_may_not_use_it() {
         let smaller = tokens.iter().find(|(name, _)| *name == scope).unwrap();
         if let Some(token) = &smaller.1 {
             let answer = catalog.ask(&method, &target, Some(token), b"").await;
-            assert_eq!(
-                (answer.status, answer.error()),
-                (403, "forbidden".into()),
-                "{path}"
-            );
+            assert_refused(&answer, &method, &path, 403);
             refused += 1;
         }
-        if path.contains("{dataset}") {
+        if path.contains("{dataset}") || path.contains("{namespace}") {
             let answer = catalog.ask(&method, &target, Some(&elsewhere), b"").await;
             assert_eq!(
                 answer.status, 403,

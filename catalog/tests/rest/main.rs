@@ -6,4 +6,5 @@ mod access;
 mod events;
 mod flow;
 mod hostile;
+mod iceberg;
 mod support;

@@ -201,6 +201,7 @@ fn parts(ledger: &Ledger, access: &Access, shutdown: &CancellationToken) -> Part
         ledger: ledger.clone(),
         access: access.clone(),
         roots: None,
+        mount: Some("/mnt/terrace".to_owned()),
         shutdown: shutdown.clone(),
     }
 }

@@ -11,11 +11,13 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 mod query;
+mod sql;
 
 pub use query::{
     DatasetQuery, DiffQuery, DirectoryQuery, EventQuery, FileQuery, NameQuery, RemoveQuery,
     ResolveQuery, RootQuery, VersionQuery,
 };
+pub use sql::SqlDetail;
 
 /// Every answer that is not a success.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -149,6 +151,9 @@ pub struct VersionDetail {
     pub schema: Option<Value>,
     /// Columns that partitions are made of, outermost first.
     pub partition_columns: Vec<Column>,
+    /// What SQL engines see of it; told where one version is shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sql: Option<SqlDetail>,
 }
 
 /// A column and its type.
