@@ -143,6 +143,12 @@ impl CatalogClient {
         self.send(self.http.request(Method::GET, url)).await
     }
 
+    /// Asks for bytes that are not JSON.
+    pub(crate) async fn bytes(&self, path: &[&str]) -> Result<Bytes, CatalogError> {
+        let request = self.http.request(Method::GET, self.url(path, &())?);
+        self.answer(request).await
+    }
+
     /// Sends JSON.
     pub(crate) async fn send_json<B: Serialize, T: DeserializeOwned>(
         &self,
@@ -210,11 +216,15 @@ impl CatalogClient {
     }
 
     async fn send<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, CatalogError> {
+        let bytes = self.answer(request).await?;
+        serde_json::from_slice(&bytes).map_err(|e| self.strange(e.to_string()))
+    }
+
+    async fn answer(&self, request: RequestBuilder) -> Result<Bytes, CatalogError> {
         let request = self.authorized(request).timeout(ANSWER);
         let response = request.send().await.map_err(|e| self.unreachable(&e))?;
         let response = self.accept(response).await?;
-        let bytes = response.bytes().await.map_err(|e| self.unreachable(&e))?;
-        serde_json::from_slice(&bytes).map_err(|e| self.strange(e.to_string()))
+        response.bytes().await.map_err(|e| self.unreachable(&e))
     }
 
     /// Lets a success pass; reads what the catalog says about anything else.

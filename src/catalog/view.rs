@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use terrace_cache::Version;
 use terrace_cache::fill::Cache;
@@ -302,6 +303,20 @@ impl Tables for View {
                     Err(error) => Err(self.local(&error)),
                 }
             }
+        }
+    }
+
+    async fn sql_file(
+        &self,
+        version: &TableVersion,
+        name: &str,
+    ) -> Result<Option<Bytes>, StoreError> {
+        let (dataset, number) = (version.dataset.as_str(), format!("v{}", version.number));
+        let path = ["datasets", dataset, "versions", &number, "iceberg", name];
+        match self.client.bytes(&path).await {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(failed(error)),
         }
     }
 

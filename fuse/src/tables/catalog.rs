@@ -1,9 +1,10 @@
-//! What a tree of tables asks of a catalog: five questions and two notes about files.
+//! What a tree of tables asks of a catalog: six questions and two notes about files.
 
 use std::fmt;
 use std::path::PathBuf;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use terrace_cache::store::StoreError;
 use terrace_catalog::{DatasetName, Selector};
 
@@ -56,6 +57,16 @@ pub trait Tables: Send + Sync + fmt::Debug + 'static {
 
     /// The text of a report now.
     async fn report(&self, version: &TableVersion, report: Report) -> Result<Vec<u8>, StoreError>;
+
+    /// The bytes of a file that the catalog makes from a version for SQL engines, by its name; they
+    /// never change. `None`: there is no such file, as in a catalog that makes none.
+    async fn sql_file(
+        &self,
+        _version: &TableVersion,
+        _name: &str,
+    ) -> Result<Option<Bytes>, StoreError> {
+        Ok(None)
+    }
 
     /// Where the snapshot file of a list of files lies on this node, or would.
     fn file(&self, manifest: &ManifestId) -> PathBuf;

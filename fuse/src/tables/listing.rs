@@ -21,7 +21,7 @@ use terrace_catalog::{DatasetName, Selector, VersionRef};
 use super::about::Made;
 use super::hub;
 use super::lookup::{entry_name, reference_text};
-use super::place::{ABOUT, HUB, ITSELF, Place, REFS, SNAPSHOTS};
+use super::place::{ABOUT, HUB, ITSELF, Place, REFS, SNAPSHOTS, SQL};
 use super::reach::is_down;
 use super::slot::Slot;
 use super::tree::Inner;
@@ -83,6 +83,8 @@ impl Inner {
         let (place, slot) = self.at(directory)?;
         match (slot.as_deref(), place.place) {
             (Some(Slot::Version(..)), ABOUT) => self.list_about(directory, after, sink).await,
+            // Files are found by the names that metadata gives them.
+            (Some(Slot::Version(..)), SQL) => Ok(()),
             (Some(Slot::Version(_, version)), row) if row < ABOUT => {
                 let opened = match self.versions.remembered(&version.manifest) {
                     Some(opened) => opened,

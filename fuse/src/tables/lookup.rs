@@ -11,9 +11,10 @@ use super::about::{self, Made};
 use super::catalog::{Report, TableVersion};
 use super::hub::{self, Hub};
 use super::listing::Listing;
-use super::place::{ABOUT, HUB, ITSELF, Place, REFS, SNAPSHOTS};
+use super::place::{ABOUT, HUB, ITSELF, Place, REFS, SNAPSHOTS, SQL};
 use super::slot::Slot;
 use super::slots::SlotsError;
+use super::sql;
 use super::tree::Inner;
 use super::versions::Opened;
 use crate::names::{NAME_MAX, check_segment};
@@ -30,6 +31,7 @@ pub(super) enum Need {
     Files(TableVersion),
     FileList(TableVersion),
     Report(u32, TableVersion, Report),
+    Sql(TableVersion, String),
 }
 
 /// What was missing.
@@ -39,6 +41,7 @@ pub(super) enum Got {
     Name(Option<u32>),
     Files(Arc<Opened>),
     Report(u32),
+    Sql(Option<u32>),
 }
 
 /// Why there is no answer yet, or no good one.
@@ -99,6 +102,7 @@ impl Inner {
                 let opened = self.versions.fetched(&self.reach, &version).await?;
                 Ok(Got::Files(about::with_list(opened).await?))
             }
+            Need::Sql(version, name) => Ok(Got::Sql(self.sql_file(version, &name).await?)),
             Need::Report(slot, version, report) => {
                 Ok(Got::Report(self.report(slot, &version, report).await?))
             }
@@ -237,6 +241,10 @@ impl Inner {
             ITSELF if name == about::NAME.as_bytes() => {
                 Ok(self.directory(place.with(ABOUT), version.committed_ms))
             }
+            ITSELF if name == sql::NAME.as_bytes() => {
+                Ok(self.directory(place.with(SQL), version.committed_ms))
+            }
+            SQL => self.in_sql(version, name, got),
             ABOUT => {
                 let made = Made::named(name).ok_or(FsError::NotFound)?;
                 self.made(place, version, made, got)

@@ -4,6 +4,7 @@
 //! /<ns>/<table>/...           the newest version      resolved when looked up, believed for a second
 //! /<ns>/<table>@v12/...       that version; also @tag and @2026-11-20; found, not listed
 //!     .terrace/               version.json, manifest, heat.json, usage; found, not listed
+//!     .iceberg/               what SQL engines read beside the files ([`sql`]); found, not listed
 //! /.hf/models--<ns>--<name>/  refs/<revision>, snapshots/<commit> -> a version; found, not listed
 //! ```
 //!
@@ -35,6 +36,7 @@ mod reach;
 mod serve;
 mod slot;
 mod slots;
+mod sql;
 mod tree;
 mod versions;
 

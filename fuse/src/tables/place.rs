@@ -8,7 +8,7 @@
 //!
 //! slot 0           1 root, 2 `.hf`
 //! a version        1 ..= 2^32 - 1: inode number in its snapshot (1: its root),
-//!                  2^32: `.terrace`, 2^32 + 1: `.terrace/manifest`
+//!                  2^32: `.terrace`, 2^32 + 1: `.terrace/manifest`, 2^32 + 2: `.iceberg`
 //! a repository     1 itself, 2 `refs`, 3 `snapshots`
 //! any other slot   1 itself
 //! ```
@@ -35,6 +35,8 @@ pub(super) const SNAPSHOTS: u64 = 3;
 pub(super) const ABOUT: u64 = 1 << 32;
 /// The list of its files in there.
 pub(super) const FILE_LIST: u64 = ABOUT + 1;
+/// A version's directory of what SQL engines read beside its files.
+pub(super) const SQL: u64 = ABOUT + 2;
 
 /// An inode number, taken apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,6 +4,7 @@
 //! store   "catalog:"
 //! key     "text/<sha-256 of the bytes>"    a small text, from the slot file
 //!         "list/<manifest>"                the files of a version, made from its snapshot
+//!         "sql/<sha-256 of the bytes>"     a file for SQL engines, asked of the catalog
 //! token   ETag "<the same hex>"
 //! ```
 //!
@@ -22,6 +23,7 @@ use terrace_cache::store::{StoreError, StoreErrorKind};
 use terrace_cache::{ByteStream, ObjectId, Source, Token, Version};
 
 use super::catalog::{ManifestId, TableVersion};
+use super::slot::SqlFile;
 use super::tree::{Inner, MILLISECOND};
 use super::versions::Opened;
 
@@ -30,6 +32,7 @@ pub const STORE: &str = "catalog:";
 
 const TEXT: &str = "text/";
 const LIST: &str = "list/";
+const SQL: &str = "sql/";
 
 /// Reads objects of [`STORE`].
 #[derive(Clone, Debug)]
@@ -64,6 +67,12 @@ pub(super) fn text_object(mtime_ms: i64, bytes: &[u8]) -> ObjectId {
     object(TEXT, &digest.hex(), bytes.len() as u64, mtime_ms)
 }
 
+/// The object of a file for SQL engines.
+pub(super) fn sql_object(file: &SqlFile) -> ObjectId {
+    let digest = ManifestId(file.digest);
+    object(SQL, &digest.hex(), file.size, file.version.committed_ms)
+}
+
 /// The object of a version's list of files.
 pub(super) fn list_object(version: &TableVersion, size: u64) -> ObjectId {
     object(LIST, &version.manifest.hex(), size, version.committed_ms)
@@ -87,6 +96,15 @@ impl Source for TreeSource {
             let piece = text.get(range.start as usize..range.end as usize);
             let changed = || failed(object, StoreErrorKind::Changed, "another length");
             let piece = Bytes::copy_from_slice(piece.ok_or_else(changed)?);
+            return Ok(stream::iter([Ok(piece)]).boxed());
+        }
+        if let Some(digest) = object.key.strip_prefix(SQL) {
+            let digest = ManifestId::from_hex(digest).ok_or_else(unknown)?;
+            let bytes = self.inner.sql_bytes(&digest.0).await?.ok_or_else(unknown)?;
+            let changed = || failed(object, StoreErrorKind::Changed, "another length");
+            let fits = range.end <= bytes.len() as u64;
+            let bytes = fits.then_some(bytes).ok_or_else(changed)?;
+            let piece = bytes.slice(range.start as usize..range.end as usize);
             return Ok(stream::iter([Ok(piece)]).boxed());
         }
         let manifest = object.key.strip_prefix(LIST).and_then(ManifestId::from_hex);

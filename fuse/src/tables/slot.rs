@@ -10,6 +10,7 @@
 //!   5 text         i64 mtime_ms, bytes to the end
 //!   6 again        u32 slot                    the name of an earlier `version` names it again
 //!   7 gone         text selector               the name names nothing
+//!   8 sql          version, text name, u64 size, 32 bytes SHA-256 of the file's bytes
 //! version  text dataset, u64 number, 32 bytes manifest, i64 committed_ms
 //! text     u16 length, UTF-8
 //! hub      1 models, 2 datasets
@@ -50,6 +51,17 @@ pub(super) enum Slot {
     Again(u32),
     /// A name names nothing any more.
     Gone(Selector),
+    /// A file for SQL engines that the catalog makes from a version.
+    Sql(SqlFile),
+}
+
+/// A file in `.iceberg`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct SqlFile {
+    pub(super) version: TableVersion,
+    pub(super) name: Arc<str>,
+    pub(super) size: u64,
+    pub(super) digest: [u8; 32],
 }
 
 /// What the bytes at some place of the file are.
@@ -114,6 +126,13 @@ impl Slot {
                 out.push(7);
                 put_text(out, &selector.to_string());
             }
+            Self::Sql(file) => {
+                out.push(8);
+                put_version(out, &file.version);
+                put_text(out, &file.name);
+                out.extend_from_slice(&file.size.to_le_bytes());
+                out.extend_from_slice(&file.digest);
+            }
         }
     }
 
@@ -160,13 +179,19 @@ fn decode_body(body: &[u8]) -> Option<Slot> {
         }
         6 => Slot::Again(u32::from_le_bytes(rest.array()?)),
         7 => Slot::Gone(rest.text()?.parse().ok()?),
+        8 => Slot::Sql(SqlFile {
+            version: rest.version()?,
+            name: rest.text()?.into(),
+            size: u64::from_le_bytes(rest.array()?),
+            digest: rest.array()?,
+        }),
         _ => return None,
     };
     rest.0.is_empty().then_some(slot)
 }
 
 fn put_text(out: &mut Vec<u8>, text: &str) {
-    // Names and selectors have at most 194 bytes.
+    // Names of files have at most 255 bytes, selectors 194.
     out.extend_from_slice(&(text.len() as u16).to_le_bytes());
     out.extend_from_slice(text.as_bytes());
 }
@@ -226,7 +251,13 @@ mod tests {
             Slot::Namespace("ads".into()),
             Slot::Version("ads.clicks@prod".parse().unwrap(), version.clone()),
             Slot::Repository(Hub::Models, "ads.clicks".parse().unwrap()),
-            Slot::Link(Hub::Datasets, version),
+            Slot::Link(Hub::Datasets, version.clone()),
+            Slot::Sql(SqlFile {
+                version,
+                name: "at_mnt.snap.avro".into(),
+                size: 4096,
+                digest: [9; 32],
+            }),
             Slot::Text(9, Arc::from(*b"text")),
             Slot::Again(3),
             Slot::Gone("ads.clicks".parse().unwrap()),

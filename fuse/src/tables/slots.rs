@@ -88,6 +88,8 @@ struct State {
     namespaces: Vec<(Arc<str>, u32)>,
     /// Texts by the SHA-256 of their bytes.
     texts: HashMap<[u8; 32], u32>,
+    /// Files for SQL engines by the same.
+    sql: HashMap<[u8; 32], u32>,
 }
 
 impl State {
@@ -99,6 +101,7 @@ impl State {
             now: HashMap::new(),
             namespaces: Vec::new(),
             texts: HashMap::new(),
+            sql: HashMap::new(),
         }
     }
 
@@ -131,6 +134,9 @@ impl State {
             }
             Slot::Text(_, bytes) => {
                 self.texts.insert(Sha256::digest(bytes).into(), number);
+            }
+            Slot::Sql(file) => {
+                self.sql.insert(file.digest, number);
             }
             Slot::Namespace(name) => self.namespaces.push((Arc::clone(name), number)),
             Slot::Repository(..) | Slot::Link(..) => {}
@@ -293,6 +299,12 @@ impl Slots {
             Slot::Text(_, bytes) => Some(Arc::clone(bytes)),
             _ => None,
         }
+    }
+
+    /// A file for SQL engines by the SHA-256 of its bytes.
+    pub(super) fn sql(&self, digest: &[u8; 32]) -> Option<Arc<Slot>> {
+        let state = self.state();
+        state.get(*state.sql.get(digest)?).map(Arc::clone)
     }
 
     /// Number of slots.

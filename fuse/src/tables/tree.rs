@@ -14,11 +14,12 @@ use super::catalog::{Report, TableVersion, Tables};
 use super::hub;
 use super::listing::Listing;
 use super::names::Known;
-use super::place::{ABOUT, FILE_LIST, HUB, ITSELF, Place, SNAPSHOTS};
+use super::place::{ABOUT, FILE_LIST, HUB, ITSELF, Place, SNAPSHOTS, SQL};
 use super::reach::Reach;
-use super::serve::{TreeSource, list_object, text_object};
+use super::serve::{TreeSource, list_object, sql_object, text_object};
 use super::slot::Slot;
 use super::slots::{Slots, SlotsError};
+use super::sql::SqlFiles;
 use super::versions::Versions;
 use crate::live::bounded::Bounded;
 use crate::live::flight::Flights;
@@ -120,6 +121,7 @@ pub(super) struct Inner {
     pub(super) listing: Flights<Ino, Result<Arc<Listing>, FsError>>,
     /// (slot of a version, report) -> until when, and the slot of its text.
     pub(super) reports: Mutex<Bounded<(u32, Report), (Duration, u32)>>,
+    pub(super) sql: SqlFiles,
 }
 
 impl fmt::Debug for Inner {
@@ -147,6 +149,7 @@ impl TableTree {
             listings: Mutex::new(Bounded::new(LISTINGS)),
             listing: Flights::new(),
             reports: Mutex::new(Bounded::new(REPORTS)),
+            sql: SqlFiles::default(),
         };
         Ok(Self {
             inner: Arc::new(inner),
@@ -227,6 +230,12 @@ impl Inner {
             Some(Slot::Text(mtime_ms, bytes)) if own => {
                 Ok(file(Kind::File, bytes.len(), *mtime_ms))
             }
+            Some(Slot::Sql(made)) if own => {
+                let mtime_ns = made.version.committed_ms.saturating_mul(MILLISECOND);
+                Ok(self
+                    .ownership
+                    .attr(place.ino(), Kind::File, made.size, mtime_ns))
+            }
             _ => Err(FsError::Stale),
         }
     }
@@ -234,7 +243,7 @@ impl Inner {
     fn version_attr(&self, place: Place, version: &TableVersion) -> Result<Attr, FsError> {
         match place.place {
             // Without its files, which are fetched when somebody looks into it.
-            ITSELF | ABOUT => Ok(self.directory(place, version.committed_ms)),
+            ITSELF | ABOUT | SQL => Ok(self.directory(place, version.committed_ms)),
             FILE_LIST => {
                 let opened = self.versions.shown(&version.manifest)?;
                 let mtime_ns = version.committed_ms.saturating_mul(MILLISECOND);
@@ -264,6 +273,7 @@ impl Inner {
                 let opened = self.versions.shown(&version.manifest)?;
                 opened.snapshot.object(Ino(place.place))
             }
+            Some(Slot::Sql(made)) if place.place == ITSELF => Ok(sql_object(made)),
             Some(Slot::Link(..)) => Err(FsError::Invalid("a symbolic link has no object")),
             _ => Err(FsError::IsDirectory),
         }

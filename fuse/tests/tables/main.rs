@@ -8,6 +8,7 @@ mod about;
 mod absence;
 mod hub;
 mod script;
+mod sql;
 
 use std::sync::atomic::Ordering;
 

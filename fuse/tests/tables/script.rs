@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use terrace_cache::store::{StoreError, StoreErrorKind};
 use terrace_catalog::{Selector, VersionRef};
 use terrace_fuse::live::{Clock, Opening};
@@ -187,6 +188,12 @@ impl Tables for Script {
     async fn report(&self, _: &TableVersion, report: Report) -> Result<Vec<u8>, StoreError> {
         let text = |content: &Content| format!("{report:?} {}", content.report).into_bytes();
         self.answer(text).await
+    }
+
+    async fn sql_file(&self, _: &TableVersion, name: &str) -> Result<Option<Bytes>, StoreError> {
+        let text = |content: &Content| Bytes::from(content.report.clone());
+        let text = self.answer(text).await?;
+        Ok(name.ends_with(".avro").then_some(text))
     }
 
     fn file(&self, manifest: &ManifestId) -> PathBuf {
