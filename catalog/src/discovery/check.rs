@@ -33,6 +33,8 @@ pub(crate) struct Checked {
     pub(crate) ranges: Vec<ColumnRange>,
     /// Some column has several types, none of which is wider than the others.
     pub(crate) mixed: bool,
+    /// Columns of some file have numbers.
+    pub(crate) numbered: bool,
 }
 
 /// Why a partition cannot be published now.
@@ -161,6 +163,7 @@ impl Checked {
     fn add(&mut self, footer: &Footer) {
         let first = self.rows.is_empty();
         self.rows.push(Some(footer.rows));
+        self.numbered |= footer.numbered;
         if let Some(known) = &self.schema {
             self.mixed |= evolution::changes(known, &footer.schema)
                 .iter()

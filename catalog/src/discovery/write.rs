@@ -12,7 +12,7 @@ use super::publish::{Plan, PublishError, Target};
 use super::table::{NOTE_FINGERPRINT, NOTE_MARKER, NOTE_PROOF, NOTE_RANGES, Published, Ready};
 use crate::blobs::BlobId;
 use crate::manifest::{FileEntry, Files, Header, ManifestEdit, ManifestError};
-use crate::schema::history::{EPOCH, History, MIXED, TYPES, types_note};
+use crate::schema::history::{EPOCH, History, MIXED, NUMBERED, TYPES, types_note};
 use crate::schema::{ColumnRange, Inferred, Schema};
 use crate::upstream::UpFile;
 
@@ -125,9 +125,10 @@ fn type_notes(checked: &Checked, table: &Schema, epoch: u64) -> Vec<(Arc<str>, A
         notes.push((EPOCH.into(), epoch.to_string().into()));
     }
     let own = checked.schema.as_ref();
-    let types = match checked.mixed {
-        true => Some(MIXED.to_owned()),
-        false => own.and_then(|own| types_note(own, table)),
+    let types = match checked {
+        Checked { numbered: true, .. } => Some(NUMBERED.to_owned()),
+        Checked { mixed: true, .. } => Some(MIXED.to_owned()),
+        _ => own.and_then(|own| types_note(own, table)),
     };
     notes.extend(types.map(|text| (Arc::from(TYPES), Arc::from(text))));
     notes

@@ -79,8 +79,12 @@ impl Judge {
     }
 
     fn check_types(&self, partition: &Partition) -> Result<(), String> {
-        let Own::Types(own) = self.history.own(&partition.notes) else {
-            return Err("its files have several types of one column".to_owned());
+        let own = match self.history.own(&partition.notes) {
+            Own::Types(own) => own,
+            Own::Mixed => return Err("its files have several types of one column".to_owned()),
+            Own::Numbered => {
+                return Err("columns of its files have numbers that are not the table's".to_owned());
+            }
         };
         for (name, own) in own {
             let Some(table) = self.shapes.get(&name) else {

@@ -190,7 +190,7 @@ pub(crate) async fn is_table(ledger: &Ledger, name: &DatasetName) -> Result<bool
 /// Whether a version can be a table at all.
 pub(crate) fn check(version: &Version, header: &Header) -> Result<(), Refused> {
     let format = &*header.format;
-    let reason = if !matches!(format, "parquet" | "delta" | "iceberg") {
+    let reason = if !matches!(format, "parquet" | "delta") {
         format!("its files are {format} and not parquet")
     } else if header.schema.is_none() {
         "its columns are not known".to_owned()

@@ -6,7 +6,8 @@
 //!                        "retyped.000000"  {}              some partition has a note "types"
 //! note of a partition    "epoch"           "1"             it was published behind the first change
 //!                        "types"           {"x":"int32"}   types of its files that are others than the
-//!                                                          table's of that time; "mixed": several of one column
+//!                                                          table's of that time; "mixed": several of one
+//!                                                          column; "numbered": see [`NUMBERED`]
 //! ```
 //!
 //! So a table whose columns never changed has none of these, and a change of one column costs the
@@ -24,6 +25,9 @@ pub(crate) const EPOCH: &str = "epoch";
 pub(crate) const TYPES: &str = "types";
 /// What [`TYPES`] says when the files of one partition contradict each other.
 pub(crate) const MIXED: &str = "mixed";
+/// What [`TYPES`] says when columns of the files have numbers: readers that find some take them for
+/// those of the table, whatever the names are.
+pub(crate) const NUMBERED: &str = "numbered";
 /// How the header's notes begin.
 const RETYPED: &str = "retyped.";
 
@@ -44,6 +48,8 @@ pub(crate) enum Own {
     Types(BTreeMap<String, Type>),
     /// Some column has several types.
     Mixed,
+    /// Its columns have numbers.
+    Numbered,
 }
 
 impl History {
@@ -116,6 +122,7 @@ impl History {
         match note(TYPES) {
             None => {}
             Some(MIXED) => return Own::Mixed,
+            Some(NUMBERED) => return Own::Numbered,
             Some(text) => match serde_json::from_str::<BTreeMap<String, Type>>(text) {
                 Ok(own) => types.extend(own),
                 Err(_) => return Own::Mixed,
@@ -185,7 +192,7 @@ mod tests {
         assert_eq!((history.epoch(), header.len()), (2, 3));
 
         let own = |pairs: &[(&str, &str)]| match history.own(&notes(pairs)) {
-            Own::Mixed => None,
+            Own::Mixed | Own::Numbered => None,
             Own::Types(types) => Some(types.into_iter().collect::<Vec<_>>()),
         };
         let (x, y) = ("x".to_owned(), "y".to_owned());
@@ -198,6 +205,8 @@ mod tests {
         assert_eq!(told, Some(vec![(x, Type::Int8)]));
         assert_eq!(own(&[(TYPES, MIXED)]), None);
         assert_eq!(own(&[(TYPES, "{")]), None);
+        let numbered = history.own(&notes(&[(TYPES, NUMBERED)]));
+        assert_eq!(numbered, Own::Numbered);
     }
 
     // A note that is too long for the manifest would keep the partition from being published.

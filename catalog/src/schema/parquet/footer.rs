@@ -3,7 +3,7 @@
 //! ```text
 //! FileMetaData   2 schema: list of SchemaElement, depth first   3 num_rows   4 row_groups
 //! SchemaElement  1 type  2 type_length  3 repetition  4 name  5 num_children  6 converted_type
-//!                7 scale  8 precision  10 logicalType (union: 1 string 2 map 3 list 4 enum 5 decimal
+//!                7 scale  8 precision  9 field_id  10 logicalType (union: 1 string 2 map 3 list 4 enum 5 decimal
 //!                6 date 7 time 8 timestamp 10 integer 12 json 13 bson 14 uuid 15 float16)
 //! RowGroup       1 columns: list of ColumnChunk   3 num_rows
 //! ColumnChunk    3 meta_data: 1 type  3 path  12 statistics (1 max 2 min 3 nulls 5 max_value 6 min_value)
@@ -26,6 +26,8 @@ pub(super) struct Element {
     pub(super) scale: i64,
     pub(super) precision: i64,
     pub(super) logical: Option<Logical>,
+    /// Whether its writer gave it a number.
+    pub(super) numbered: bool,
 }
 
 /// A logical type: which member of the union, and what the members say that we need.
@@ -86,6 +88,8 @@ fn element(reader: &mut Reader<'_>, kind: Kind) -> Result<Element> {
             6 => found.converted = Some(reader.integer(kind)?),
             7 => found.scale = reader.integer(kind)?,
             8 => found.precision = reader.integer(kind)?,
+            // Less than zero is how some writers say that there is none.
+            9 => found.numbered = reader.integer(kind)? >= 0,
             10 => found.logical = Some(logical(reader, kind)?),
             _ => reader.skip(kind)?,
         }

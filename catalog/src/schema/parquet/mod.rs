@@ -31,6 +31,8 @@ pub struct Footer {
     pub rows: u64,
     /// Ranges of its columns, over all row groups.
     pub ranges: Vec<ColumnRange>,
+    /// Whether its columns have numbers, which readers of tables trust more than names.
+    pub numbered: bool,
 }
 
 /// Reads the footer of a file. `Damaged` for whatever is not a complete Parquet file.
@@ -73,6 +75,8 @@ pub async fn read_footer(upstream: &dyn Upstream, file: &UpFile) -> Result<Foote
         schema,
         rows,
         ranges: meta.ranges,
+        // The first element is the root, whose number means nothing.
+        numbered: meta.elements.iter().skip(1).any(|one| one.numbered),
     })
 }
 
