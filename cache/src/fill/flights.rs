@@ -235,6 +235,28 @@ impl Engine {
         hot.map(|hot| (hot, hint))
     }
 
+    /// Waits until every block is in memory or in the hot tier.
+    pub(super) async fn arrived(&self) {
+        loop {
+            // Before the look, so that no movement after it is missed.
+            let moved = self.moved.notified();
+            if self.is_at_hand() {
+                return;
+            }
+            moved.await;
+        }
+    }
+
+    fn is_at_hand(&self) -> bool {
+        let state = self.lock();
+        let view = HotView::of(&state.keeping, 0..self.total());
+        (0..self.total()).all(|block| {
+            state.writing.contains_key(&block)
+                || self.shared.window.has(self.serial, block)
+                || view.has(block)
+        })
+    }
+
     /// Gives up the rest of a part when no reader waits for it; says whether it did.
     pub(super) fn abandon(&self, part: u64, blocks: Range<u32>) -> bool {
         let mut state = self.lock();

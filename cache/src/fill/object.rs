@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -129,6 +129,28 @@ impl Object {
         result
     }
 
+    /// [`Object::fill`], but no longer than `grace` after every byte has arrived: what takes long then
+    /// is the hot tier (a sync that has to end before anything can be evicted), and readers need not
+    /// wait for that. `false`: they would have, and the fill goes on in the background.
+    pub async fn fill_or_arrive(&self, grace: Duration) -> Result<bool, ReadError> {
+        if *self.engine.filled.borrow() {
+            return Ok(true);
+        }
+        let (interest, outcome) = job::join(&self.engine);
+        let late = async {
+            self.engine.arrived().await;
+            tokio::time::sleep(grace).await;
+        };
+        tokio::select! {
+            biased;
+            result = job::wait(outcome) => result.map(|()| true),
+            () = late => {
+                *self.lock_background() = Some((interest, Instant::now()));
+                Ok(false)
+            }
+        }
+    }
+
     /// Fetches the whole object into the hot tier while anybody holds this object. Does nothing
     /// when that is under way, done, or when the policy did not admit the object. An error is
     /// logged; readers that want the bytes meet it themselves.
@@ -136,10 +158,7 @@ impl Object {
         if *self.engine.filled.borrow() || self.engine.hot().is_none() || !self.engine.is_kept() {
             return;
         }
-        let mut background = self
-            .background
-            .lock()
-            .expect("no code under this lock can panic");
+        let mut background = self.lock_background();
         if background
             .as_ref()
             .is_some_and(|(_, begun)| begun.elapsed() < AGAIN_AFTER)
@@ -148,6 +167,12 @@ impl Object {
         }
         let (interest, _) = job::join(&self.engine);
         *background = Some((interest, Instant::now()));
+    }
+
+    fn lock_background(&self) -> MutexGuard<'_, Option<(Arc<Interest>, Instant)>> {
+        self.background
+            .lock()
+            .expect("no code under this lock can panic")
     }
 
     /// The complete file for kernel passthrough, when the hot tier has all of the object and

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
-use terrace_cache::fill::{ReadError, ReadStream};
+use terrace_cache::fill::{CacheConfig, ReadError, ReadStream};
 use terrace_cache::policy::{Access, Admission, Policy};
 use terrace_cache::store::StoreErrorKind;
 use terrace_cache::{DatasetKey, Digest};
@@ -254,4 +254,24 @@ async fn what_is_there_and_not_believed_is_checked_by_the_fill() {
         assert!(object.backing().is_some());
         source.assert_asked_once(id);
     }
+}
+
+// Without it an open would wait for the disk of a full tier, although every byte of its file is there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_every_byte_does_not_wait_for_room() {
+    let world = World::with(CacheConfig::default(), 8 * MIB);
+    let source = PageSource::new(256 << 10);
+    let (old, new) = (object(1, 1, 6 * MIB), object(2, 1, 4 * MIB));
+    let resident = world.object(&old, &source);
+    resident.fill().await.unwrap();
+    world.cache.hot().sync().unwrap();
+    // Evicted for the newcomer, and its bytes are not free before this is dropped.
+    let backing = resident.backing().unwrap();
+    backing.set_idle(true);
+    drop(resident);
+    let handle = world.object(&new, &source);
+    let filled = handle.fill_or_arrive(Duration::ZERO).await.unwrap();
+    assert!(!filled, "there is no room");
+    read(&handle, &ReadStream::new(), 0, 4 * MIB).await.unwrap();
+    drop(backing);
 }

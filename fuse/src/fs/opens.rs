@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use terrace_cache::DatasetKey;
 use terrace_cache::fill::{Object, ReadError};
@@ -18,6 +19,10 @@ use crate::namespace::{FsError, Ino};
 
 /// Promotion may read the file to verify it; above this size not on the thread that got the request.
 const PROMOTE_INLINE: u64 = 4 << 20;
+
+/// How long an open waits for a file whose bytes have arrived to be in the hot tier, too. Usually that is
+/// a write into the page cache; behind a sync of a full tier it is as long as the disk likes.
+pub(super) const TIER_GRACE: Duration = Duration::from_millis(50);
 
 /// Answer to OPEN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -216,8 +221,9 @@ impl FileSystem {
                 .acquire()
                 .await
                 .map_err(|_| shutting_down())?;
-            match object.fill().await {
-                Ok(()) => self.bump(|counters| &counters.filled_on_open),
+            match object.fill_or_arrive(TIER_GRACE).await {
+                Ok(true) => self.bump(|counters| &counters.filled_on_open),
+                Ok(false) => return Ok(None),
                 Err(error @ ReadError::Store(_)) => return Err(from_read(error)),
                 // No room, or the tier fails: the store can still answer reads.
                 Err(ReadError::NotKept(_) | ReadError::Closed) => return Ok(None),

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::errno::from_read;
 use super::files::Reader;
 use super::node::Node;
-use super::opens::shutting_down;
+use super::opens::{TIER_GRACE, shutting_down};
 use super::{FileSystem, Profile, lock};
 use crate::namespace::{FsError, Ino};
 
@@ -59,7 +59,7 @@ impl FileSystem {
         if self.profile == Profile::SmallFiles && small {
             // All of it at once: the next read of a small file would come right after. What stands
             // against it (no room, not admitted) does not stand against the read below.
-            if let Err(error) = reader.object.fill().await {
+            if let Err(error) = reader.object.fill_or_arrive(TIER_GRACE).await {
                 tracing::debug!(object = %reader.object.id(), %error, "not fetched whole");
             }
         }
