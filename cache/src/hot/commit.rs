@@ -15,6 +15,7 @@ use std::path::Path;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::catalogue::Catalogue;
 use super::data::DataFile;
 use super::error::{HotError, HotErrorKind};
 use super::index::Change;
@@ -22,6 +23,7 @@ use super::object::HotObject;
 use super::record::{Marks, Record, Stage};
 use super::shared::Shared;
 use super::stats::add;
+use super::table::Entry;
 use super::{directory, sidecar, sys};
 use crate::identity::Digest;
 
@@ -33,6 +35,13 @@ const MANY: usize = 1024;
 
 /// With this many pending objects, whoever fills the next one syncs them himself.
 const TOO_MANY: usize = 8192;
+
+/// A round takes one part in this many of the budget: what is being synced cannot be evicted, and whoever
+/// needs room must not have to wait for the disk while there is anything else to evict.
+const ROUND_SHARE: u64 = 4;
+
+/// Rounds at once: as many as the whole budget takes, and as many again for what arrives meanwhile.
+const MOST_ROUNDS: u64 = 2 * ROUND_SHARE;
 
 /// Marks written per batch.
 const MARKS_PER_BATCH: usize = 4096;
@@ -99,21 +108,35 @@ impl Shared {
         result.is_ok()
     }
 
-    /// One round of the group sync, on the calling thread.
+    /// Syncs what is pending, on the calling thread: in rounds, of which each holds no more than a share
+    /// of the budget.
     pub(super) fn commit(self: &Arc<Self>) -> Result<(), HotError> {
-        let _round = self.round.lock().unwrap_or_else(PoisonError::into_inner);
-        let pending = {
-            let mut catalogue = self.catalogue();
-            let pending = std::mem::take(&mut catalogue.pending);
-            catalogue.busy = pending.keys().copied().collect();
-            pending
-        };
-        if pending.is_empty() {
-            return Ok(());
+        for _ in 0..MOST_ROUNDS {
+            let _round = self.round.lock().unwrap_or_else(PoisonError::into_inner);
+            let pending = self.take_pending();
+            if pending.is_empty() {
+                return Ok(());
+            }
+            let result = self.commit_these(pending);
+            self.round_ended();
+            result?;
         }
-        let result = self.commit_these(pending);
-        self.round_ended();
-        result
+        Ok(())
+    }
+
+    /// Takes the objects of one round; they cannot be evicted until it has ended.
+    fn take_pending(&self) -> HashMap<Digest, Arc<HotObject>> {
+        let mut catalogue = self.catalogue();
+        let Catalogue { pending, table, .. } = &mut *catalogue;
+        let mut room = (self.config.limit_bytes / ROUND_SHARE).max(1);
+        let taken = pending.extract_if(|digest, _| {
+            let taken = room > 0;
+            room = room.saturating_sub(table.get(digest).map_or(0, Entry::charged));
+            taken
+        });
+        let round: HashMap<_, _> = taken.collect();
+        catalogue.busy = round.keys().copied().collect();
+        round
     }
 
     pub(super) fn round_ended(&self) {
