@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::closer::{Buried, Held};
 use super::ledger::Ledger;
 
 /// What identifies the content of a file within one epoch (see `record::Trust`): any write, link,
@@ -44,7 +45,7 @@ pub(super) fn nanoseconds(seconds: i64, nanoseconds: i64) -> i64 {
 /// An open data file. Shared by the object and by every backing.
 #[derive(Debug)]
 pub(super) struct DataFile {
-    pub(super) file: File,
+    pub(super) file: Held,
     pub(super) path: PathBuf,
     pub(super) incarnation: u64,
     /// Backings that are in use; those marked idle do not count.
@@ -65,7 +66,7 @@ pub(super) struct DataFile {
 impl DataFile {
     pub(super) fn new(file: File, path: PathBuf, incarnation: u64, ledger: &Arc<Ledger>) -> Self {
         Self {
-            file,
+            file: Held::new(file),
             path,
             incarnation,
             holders: Arc::new(AtomicU32::new(0)),
@@ -127,7 +128,16 @@ impl DataFile {
 
 impl Drop for DataFile {
     fn drop(&mut self) {
-        let leaving = *self.leaving.get_mut();
-        self.ledger.remove_zombie(*self.zombie.get_mut(), leaving);
+        if !self.is_buried() {
+            return;
+        }
+        if let Some(file) = self.file.take() {
+            self.ledger.closer.close(Buried {
+                file: Held::new(file),
+                bytes: *self.zombie.get_mut(),
+                leaving: *self.leaving.get_mut(),
+                counts: Arc::clone(&self.ledger.counts),
+            });
+        }
     }
 }

@@ -7,19 +7,56 @@
 //! Zombies of evicted objects are *leaving*: nobody used them when they were evicted, and whoever
 //! keeps their files open for a later open has been told to let go.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// See the module text.
+use super::closer::Closer;
+
+/// The numbers; see the module text.
 #[derive(Debug, Default)]
-pub(super) struct Ledger {
+pub(super) struct Counts {
     zombie: AtomicU64,
     leaving: AtomicU64,
     reserved: AtomicU64,
     idle: AtomicU64,
 }
 
+/// The numbers, and who closes the files of zombies.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    pub(super) counts: Arc<Counts>,
+    pub(super) closer: Closer,
+}
+
 impl Ledger {
+    /// Starts the thread that closes files.
+    pub(super) fn start() -> Self {
+        Self {
+            counts: Arc::default(),
+            closer: Closer::start(),
+        }
+    }
+
+    /// Holds `bytes` of the budget until the returned value is dropped.
+    pub(super) fn hold(&self, bytes: u64) -> Reservation {
+        self.counts.reserved.fetch_add(bytes, Ordering::AcqRel);
+        Reservation {
+            bytes,
+            counts: Arc::clone(&self.counts),
+        }
+    }
+}
+
+impl Deref for Ledger {
+    type Target = Counts;
+
+    fn deref(&self) -> &Counts {
+        &self.counts
+    }
+}
+
+impl Counts {
     /// Backings that nobody uses now.
     pub(super) fn idle(&self) -> u64 {
         self.idle.load(Ordering::Acquire)
@@ -59,22 +96,13 @@ impl Ledger {
             self.leaving.fetch_sub(bytes, Ordering::AcqRel);
         }
     }
-
-    /// Holds `bytes` of the budget until the returned value is dropped.
-    pub(super) fn hold(self: &Arc<Self>, bytes: u64) -> Reservation {
-        self.reserved.fetch_add(bytes, Ordering::AcqRel);
-        Reservation {
-            bytes,
-            ledger: Arc::clone(self),
-        }
-    }
 }
 
 /// Bytes of the budget kept free for somebody; given back on drop.
 #[derive(Debug)]
 pub struct Reservation {
     bytes: u64,
-    ledger: Arc<Ledger>,
+    counts: Arc<Counts>,
 }
 
 impl Reservation {
@@ -87,7 +115,7 @@ impl Reservation {
     pub fn release(&mut self, bytes: u64) {
         let bytes = bytes.min(self.bytes);
         self.bytes -= bytes;
-        self.ledger.reserved.fetch_sub(bytes, Ordering::AcqRel);
+        self.counts.reserved.fetch_sub(bytes, Ordering::AcqRel);
     }
 }
 

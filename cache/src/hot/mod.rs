@@ -36,6 +36,7 @@ mod adopt;
 mod backing;
 mod blocks;
 mod catalogue;
+mod closer;
 mod codec;
 mod commit;
 mod config;

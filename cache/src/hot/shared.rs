@@ -132,7 +132,7 @@ impl Shared {
             directory: parts.directory,
             index: parts.index,
             trust: parts.trust,
-            ledger: Arc::default(),
+            ledger: Arc::new(Ledger::start()),
             pool: parts.pool,
             health: Health::new("hot"),
             counters: Counters::default(),

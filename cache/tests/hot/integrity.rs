@@ -239,7 +239,7 @@ async fn damage_under_a_running_tier_is_noticed() {
         "its reader still holds the old file"
     );
     drop(backing);
-    assert_eq!(tier.usage().zombie_bytes, 0);
+    wait_until("the close of its file", || tier.usage().zombie_bytes == 0);
     read_all(&object, 4).await.unwrap();
     let kept = std::fs::read_dir(config.directory.join("quarantine"))
         .unwrap()

@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::support::*;
 use terrace_cache::hot::{HotConfig, HotTier, Link, LinkAttributes, Linked};
@@ -98,15 +98,6 @@ fn crashed_copy(from: &Path, to: &Path) -> HotConfig {
     config(to)
 }
 
-/// Waits for the sweep of a tier to set the number of objects that are held.
-fn wait_for_held(tier: &HotTier, held: u64) {
-    let limit = Instant::now() + Duration::from_secs(60);
-    while tier.usage().pinned != held {
-        assert!(Instant::now() < limit, "owners: {:?}", tier.usage());
-        std::thread::park_timeout(Duration::from_millis(5));
-    }
-}
-
 // Without this, a process that is killed between a link and its record would leave an object that
 // is evicted under its tree, or one that can never be evicted.
 #[tokio::test]
@@ -148,7 +139,7 @@ async fn owners_are_read_again_after_a_crash() {
     drop(tier);
 
     let tier = open(&unrecorded);
-    wait_for_held(&tier, 2);
+    wait_until("the sweep sets what is held", || tier.usage().pinned == 2);
     assert!(!tier.evict(&digest(1, SMALL)).unwrap(), "a and b hold it");
     drop(tier);
     let tier = open(&unrecorded);
@@ -156,7 +147,7 @@ async fn owners_are_read_again_after_a_crash() {
     drop(tier);
 
     let tier = open(&recorded);
-    wait_for_held(&tier, 1);
+    wait_until("the sweep sets what is held", || tier.usage().pinned == 1);
     assert!(tier.evict(&digest(2, SMALL)).unwrap(), "c is gone");
     assert!(!tier.evict(&digest(1, SMALL)).unwrap());
 }

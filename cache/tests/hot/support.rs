@@ -6,7 +6,7 @@ mod damage;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use terrace_cache::hot::{BLOCK, HotConfig, HotError, HotObject, HotTier};
@@ -160,4 +160,13 @@ fn find(config: &HotConfig, digest: &Digest, keep: impl Fn(&str) -> bool) -> Pat
         .collect();
     assert_eq!(found.len(), 1, "{found:?}");
     found.remove(0)
+}
+
+/// Waits until `condition` holds, which another thread brings about; panics with `what` after a minute.
+pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let limit = Instant::now() + Duration::from_secs(60);
+    while !condition() {
+        assert!(Instant::now() < limit, "never came true: {what}");
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
 }

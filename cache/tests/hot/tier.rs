@@ -276,7 +276,7 @@ async fn bytes_of_evicted_objects_count_until_the_last_reader_lets_go() {
         "readers of an evicted object go on"
     );
     drop(backing);
-    assert_eq!(tier.usage().zombie_bytes, 0);
+    wait_until("the close of its file", || tier.usage().zombie_bytes == 0);
     assert_eq!(tier.usage().used_bytes, 0);
     assert_eq!(tier.usage().objects, 0);
 }
