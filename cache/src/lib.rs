@@ -13,6 +13,7 @@
 //! `fill::Object` state -> `hot` object state -> `hot` space ledger -> `policy`. None is held
 //! across `.await` or across file I/O that can hang.
 
+mod buffers;
 pub mod fill;
 pub mod hot;
 pub mod identity;

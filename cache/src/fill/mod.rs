@@ -14,7 +14,7 @@
 //!                           | claim (single flight)          ^ deliver, settle
 //!                           v                                |
 //!                  part.rs: one ranged read, cut into blocks of 1 MiB
-//!  budget.rs (bytes in flight)   pool.rs (buffers)   window.rs (recent blocks in memory)
+//!  budget.rs (bytes in flight)   window.rs (recent blocks in memory)
 //! ```
 //!
 //! Invariants:
@@ -22,8 +22,9 @@
 //!   that part. A part is claimed only when it starts, so nobody waits for queued work.
 //! - Memory is bounded: bytes in flight (from arrival until the hot tier has them) by
 //!   [`CacheConfig::in_flight`], recent blocks by [`CacheConfig::window`], idle buffers by a
-//!   constant. A part holds memory only for the block that is arriving and those on their way to
-//!   the disk, so a store that stalls leaves room for the others.
+//!   constant. A part holds room only for the block that is arriving and those on their way to
+//!   the disk, so a store that stalls leaves room for the others. Beside that the store holds what
+//!   it receives, at most a block for each of its requests in flight.
 //! - A failure of the hot tier turns a kept object into one served from memory; it never reaches a
 //!   reader. A failure of the source reaches the readers of that range and nobody else, except
 //!   `Changed`, which every later miss of the object answers at once.
@@ -47,7 +48,6 @@ mod flights;
 mod job;
 mod object;
 mod part;
-mod pool;
 mod sniff;
 mod stats;
 mod stream;

@@ -87,7 +87,12 @@ impl S3 {
     }
 
     /// Signs and sends; any status is an answer.
-    pub(super) async fn send(&self, mut request: HttpRequest) -> Result<HttpResponse, Failure> {
+    pub(super) async fn send(&self, request: HttpRequest) -> Result<HttpResponse, Failure> {
+        self.execute(self.signed(request).await?).await
+    }
+
+    /// The request with what proves who asks.
+    pub(super) async fn signed(&self, mut request: HttpRequest) -> Result<HttpRequest, Failure> {
         if !self.unsigned {
             let credential = self
                 .credentials
@@ -107,6 +112,11 @@ impl S3 {
         request
             .headers_mut()
             .insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        Ok(request)
+    }
+
+    /// Sends a signed request with the general client.
+    pub(super) async fn execute(&self, request: HttpRequest) -> Result<HttpResponse, Failure> {
         self.client
             .execute(request)
             .await

@@ -2,7 +2,8 @@
 //!
 //! A fresh 1 MiB buffer costs 256 page faults, more than the copy into it. A [`Bytes`] made by
 //! [`Pool::freeze`] gives its buffer back when the last slice of it is dropped. Idle buffers are
-//! bounded by [`IDLE`]; buffers in use are bounded by the budget and the window. Only full blocks
+//! bounded by [`IDLE`]; buffers in use are bounded by their users (requests in flight, the budget, the
+//! window). Only full blocks
 //! are pooled: a small object has a buffer of its own size.
 
 use std::fmt;
@@ -17,7 +18,7 @@ const IDLE: usize = 16;
 
 /// See the module text. Cheap to clone.
 #[derive(Clone, Default)]
-pub(super) struct Pool {
+pub(crate) struct Pool {
     idle: Arc<Mutex<Vec<Vec<u8>>>>,
 }
 
@@ -29,7 +30,7 @@ struct Loan {
 
 impl Pool {
     /// An empty buffer with room for `len` bytes.
-    pub(super) fn take(&self, len: usize) -> Vec<u8> {
+    pub(crate) fn take(&self, len: usize) -> Vec<u8> {
         if len == BLOCK as usize
             && let Some(buffer) = self.lock().pop()
         {
@@ -39,7 +40,7 @@ impl Pool {
     }
 
     /// Makes a filled buffer shareable; it comes back here when nobody reads it any more.
-    pub(super) fn freeze(&self, buffer: Vec<u8>) -> Bytes {
+    pub(crate) fn freeze(&self, buffer: Vec<u8>) -> Bytes {
         if buffer.capacity() == BLOCK as usize {
             Bytes::from_owner(Loan {
                 bytes: buffer,
