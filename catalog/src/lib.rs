@@ -15,6 +15,7 @@
 
 pub mod access;
 pub mod blobs;
+mod calendar;
 pub mod descriptor;
 pub mod discovery;
 pub mod iceberg;

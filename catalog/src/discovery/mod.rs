@@ -197,12 +197,22 @@ impl Discovery {
         let root = self
             .roots()
             .values()
-            .find(|root| root.holds(source))
+            .find(|root| root.below(source).is_some())
             .cloned();
         let outside = || BatchError::Invalid(format!("{source} is below no root"));
         let root = root.ok_or_else(outside)?;
         root.adopt(name, source)?;
         root.batch(name, id, request).await
+    }
+
+    /// Reads files at a location: the upstream of a root that holds it, and the location's path below
+    /// that root. None when no root holds it: the catalog reads nowhere else.
+    pub fn reader(&self, location: &str) -> Option<(Arc<dyn Upstream>, String)> {
+        let roots = self.roots();
+        roots.values().find_map(|root| {
+            let path = root.below(location)?.to_owned();
+            Some((Arc::clone(&root.upstream), path))
+        })
     }
 
     /// Why a table is, or is not, published. None when no root has it.

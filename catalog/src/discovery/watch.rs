@@ -40,7 +40,7 @@ const LOOK_SHARE: u32 = 20;
 #[derive(Debug)]
 pub(super) struct Root {
     spec: RootSpec,
-    upstream: Arc<dyn Upstream>,
+    pub(super) upstream: Arc<dyn Upstream>,
     ledger: Ledger,
     footers: Footers,
     pub(super) queue: Queue,
@@ -279,10 +279,10 @@ impl Root {
         Ok(())
     }
 
-    /// Whether a URL is this root or below it.
-    pub(super) fn holds(&self, source: &str) -> bool {
-        let rest = source.strip_prefix(self.upstream.url().trim_end_matches('/'));
-        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    /// The path below the root of a location that lies at it or below it.
+    pub(super) fn below<'a>(&self, location: &'a str) -> Option<&'a str> {
+        let rest = location.strip_prefix(self.upstream.url().trim_end_matches('/'))?;
+        (rest.is_empty() || rest.starts_with('/')).then(|| rest.trim_start_matches('/'))
     }
 
     pub(super) fn has(&self, name: &DatasetName) -> bool {

@@ -7,6 +7,7 @@
 //! media      image and audio folders             delta      Delta's log: which files, which columns
 //! infer      the ladder: the first rung that holds decides, with how sure it is
 //! evolution  what a new version may change, by policy     history   what its older partitions have
+//! rows       the first rows of a file, for people
 //! ```
 //!
 //! Files are read through [`crate::upstream`] by small ranges and are never trusted: a damaged file is a
@@ -19,6 +20,7 @@ pub(crate) mod history;
 mod infer;
 mod media;
 mod parquet;
+mod rows;
 mod sniff;
 mod text;
 mod tfrecord;
@@ -26,6 +28,7 @@ mod types;
 
 pub use infer::{Inferred, infer};
 pub use parquet::{Footer, read_footer};
+pub use rows::{CELL_MAX, Rows, first_rows};
 pub use types::{ColumnRange, Confidence, Field, FileFormat, Scalar, Schema, Type};
 
 use crate::upstream::UpstreamError;

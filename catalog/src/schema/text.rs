@@ -2,6 +2,7 @@
 //!
 //! A type that fits every sampled value is a guess about the others; the confidence says so.
 
+use super::rows::Rows;
 use super::sniff::{Head, extension};
 use super::types::{Field, Schema, Type};
 
@@ -117,8 +118,42 @@ fn widen(field: &mut Field, value: &serde_json::Value) {
     };
 }
 
+/// The first rows of JSON lines; none when a line is not one JSON object.
+pub(super) fn json_rows(head: &Head, limit: usize) -> Option<Rows> {
+    let Schema { fields } = json_lines(head)?;
+    let lines = lines(head)?;
+    let row = |line: &&str| {
+        let mut object: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_str(line).ok()?;
+        let mut value = |field: &Field| object.remove(&field.name).unwrap_or_default();
+        Some(fields.iter().map(&mut value).collect())
+    };
+    let rows = lines.iter().take(limit).map(row).collect::<Option<_>>()?;
+    Some(Rows {
+        fields,
+        rows,
+        note: None,
+    })
+}
+
 /// The columns of a CSV file with a head line; none when lines have different numbers of columns.
 pub(super) fn csv(head: &Head) -> Option<Schema> {
+    csv_table(head).map(|(schema, _)| schema)
+}
+
+/// The first rows of a CSV file. Cells are texts: how they are meant is a guess.
+pub(super) fn csv_rows(head: &Head, limit: usize) -> Option<Rows> {
+    let (schema, cells) = csv_table(head)?;
+    let row = |cells: Vec<String>| cells.into_iter().map(serde_json::Value::from).collect();
+    Some(Rows {
+        fields: schema.fields,
+        rows: cells.into_iter().take(limit).map(row).collect(),
+        note: None,
+    })
+}
+
+/// The columns of a CSV file, and its lines without the head.
+fn csv_table(head: &Head) -> Option<(Schema, Vec<Vec<String>>)> {
     let lines = lines(head)?;
     let tab = extension(&head.path) == "tsv";
     let candidates: &[char] = if tab { &['\t'] } else { &[',', '\t', ';', '|'] };
@@ -160,9 +195,11 @@ pub(super) fn csv(head: &Head) -> Option<Schema> {
             nullable: cells().any(str::is_empty),
         }
     });
-    Some(Schema {
+    let schema = Schema {
         fields: fields.collect(),
-    })
+    };
+    let skipped = usize::from(headed);
+    Some((schema, rows.into_iter().skip(skipped).collect()))
 }
 
 /// The cells of a line; none when a quote is open at its end (a cell with a line break).
@@ -269,7 +306,7 @@ mod tests {
         #[test]
         fn any_text_is_answered(bytes in proptest::collection::vec(any::<u8>(), 0..300), whole: bool) {
             let head = Head { path: "x.csv".to_owned(), bytes: bytes.into(), whole };
-            let _ = (json_lines(&head), csv(&head));
+            let _ = (json_lines(&head), csv(&head), json_rows(&head, 9), csv_rows(&head, 9));
         }
     }
 }

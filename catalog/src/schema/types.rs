@@ -148,6 +148,11 @@ impl Schema {
 }
 
 impl FileFormat {
+    /// The format of this name; none for a text that names none.
+    pub fn from_name(name: &str) -> Option<Self> {
+        serde_json::from_value(serde_json::Value::from(name)).ok()
+    }
+
     /// As descriptors and manifests spell it.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -8,6 +8,7 @@ mod formats;
 mod life;
 #[path = "../support/memory.rs"]
 mod memory;
+mod sample;
 mod scale;
 mod store;
 mod world;

@@ -81,7 +81,7 @@ fn group(element: &Element, mut fields: Vec<Field>) -> Type {
     }
 }
 
-fn leaf(element: &Element) -> Type {
+pub(super) fn leaf(element: &Element) -> Type {
     if let Some(found) = logical(element).or_else(|| converted(element)) {
         return found;
     }

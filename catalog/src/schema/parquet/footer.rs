@@ -6,7 +6,8 @@
 //!                7 scale  8 precision  9 field_id  10 logicalType (union: 1 string 2 map 3 list 4 enum 5 decimal
 //!                6 date 7 time 8 timestamp 10 integer 12 json 13 bson 14 uuid 15 float16)
 //! RowGroup       1 columns: list of ColumnChunk   3 num_rows
-//! ColumnChunk    3 meta_data: 1 type  3 path  12 statistics (1 max 2 min 3 nulls 5 max_value 6 min_value)
+//! ColumnChunk    3 meta_data: 1 type  3 path  4 codec  7 bytes in the file  9 first data page
+//!                11 dictionary page  12 statistics (1 max 2 min 3 nulls 5 max_value 6 min_value)
 //! ```
 
 use super::thrift::{Kind, Malformed, Reader};
@@ -39,6 +40,21 @@ pub(super) struct Logical {
     pub(super) signed: bool,
     pub(super) scale: i64,
     pub(super) precision: i64,
+    /// Of times: 1 milliseconds, 2 microseconds, 3 nanoseconds.
+    pub(super) unit: i64,
+}
+
+/// Where a column of the first row group lies in the file, for who reads its pages.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Place {
+    pub(super) physical: i64,
+    pub(super) codec: i64,
+    /// Bytes of all its pages.
+    pub(super) length: i64,
+    /// Offset of its first data page.
+    pub(super) data: i64,
+    /// Offset of its dictionary page.
+    pub(super) dictionary: Option<i64>,
 }
 
 /// Everything that is taken from a footer.
@@ -47,6 +63,8 @@ pub(super) struct Meta {
     pub(super) elements: Vec<Element>,
     pub(super) rows: i64,
     pub(super) ranges: Vec<ColumnRange>,
+    /// Of the first row group, in the order of the schema's leaves.
+    pub(super) places: Vec<Place>,
 }
 
 /// Most columns whose ranges are kept; wide tables are described by their schema alone.
@@ -66,9 +84,11 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Meta> {
         }
         4 => {
             let (elements, ranges) = (&meta.elements, &mut meta.ranges);
+            let places = &mut meta.places;
             reader.list(kind, |reader, kind| {
                 groups += 1;
-                row_group(reader, kind, elements, ranges, groups == 1)
+                let places = (groups == 1).then_some(&mut *places);
+                row_group(reader, kind, elements, ranges, places)
             })
         }
         _ => reader.skip(kind),
@@ -107,6 +127,10 @@ fn logical(reader: &mut Reader<'_>, kind: Kind) -> Result<Logical> {
                 (5, 1) => found.scale = reader.integer(kind)?,
                 (5, 2) => found.precision = reader.integer(kind)?,
                 (7 | 8, 1) => found.utc = kind == Kind::TRUE,
+                (7 | 8, 2) => reader.structure(kind, |reader, unit, kind| {
+                    found.unit = unit;
+                    reader.skip(kind)
+                })?,
                 (10, 1) => found.bits = reader.integer(kind)?,
                 (10, 2) => found.signed = kind == Kind::TRUE,
                 _ => reader.skip(kind)?,
@@ -122,13 +146,16 @@ fn row_group(
     kind: Kind,
     elements: &[Element],
     ranges: &mut Vec<ColumnRange>,
-    first: bool,
+    mut places: Option<&mut Vec<Place>>,
 ) -> Result<()> {
     let mut at = 0;
     reader.structure(kind, |reader, id, kind| match id {
         1 => reader.list(kind, |reader, kind| {
-            let range = column(reader, kind, elements)?;
-            let room = first && ranges.len() < RANGES_MAX;
+            let (range, place) = column(reader, kind, elements)?;
+            let room = places.is_some() && ranges.len() < RANGES_MAX;
+            if let Some(places) = &mut places {
+                places.push(place);
+            }
             match ranges.get_mut(at) {
                 Some(known) if known.name == range.name => known.merge(&range),
                 None if room => ranges.push(range),
@@ -153,8 +180,13 @@ struct Raw<'a> {
     new: (Option<&'a [u8]>, Option<&'a [u8]>),
 }
 
-fn column(reader: &mut Reader<'_>, kind: Kind, elements: &[Element]) -> Result<ColumnRange> {
+fn column(
+    reader: &mut Reader<'_>,
+    kind: Kind,
+    elements: &[Element],
+) -> Result<(ColumnRange, Place)> {
     let mut raw = Raw::default();
+    let mut place = Place::default();
     reader.structure(kind, |reader, id, kind| match id {
         3 => reader.structure(kind, |reader, id, kind| match id {
             1 => {
@@ -165,6 +197,16 @@ fn column(reader: &mut Reader<'_>, kind: Kind, elements: &[Element]) -> Result<C
                 raw.path.push(reader.text(kind)?);
                 Ok(())
             }),
+            4 | 7 | 9 | 11 => {
+                let value = reader.integer(kind)?;
+                match id {
+                    4 => place.codec = value,
+                    7 => place.length = value,
+                    9 => place.data = value,
+                    _ => place.dictionary = Some(value),
+                }
+                Ok(())
+            }
             12 => statistics(reader, kind, &mut raw),
             _ => reader.skip(kind),
         }),
@@ -179,12 +221,14 @@ fn column(reader: &mut Reader<'_>, kind: Kind, elements: &[Element]) -> Result<C
         _ => None,
     };
     let (min, max) = element.map_or((None, None), |element| bounds(&raw, element));
-    Ok(ColumnRange {
+    place.physical = raw.physical;
+    let range = ColumnRange {
         name: raw.path.join("."),
         min,
         max,
         nulls: raw.nulls.and_then(|nulls| u64::try_from(nulls).ok()),
-    })
+    };
+    Ok((range, place))
 }
 
 fn statistics<'a>(reader: &mut Reader<'a>, kind: Kind, raw: &mut Raw<'a>) -> Result<()> {

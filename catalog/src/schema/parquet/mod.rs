@@ -8,10 +8,25 @@
 //! build minutes (docs/decisions/0002-dependencies.md), and this needs a dozen fields of the footer.
 //! They come from the format's specification (`parquet.thrift`); real writers are held against this
 //! reader in the tests.
+//!
+//! ```text
+//! footer   columns, rows, ranges, and where the first row group's columns lie
+//! rows     the first rows, for people: fetch a few pages of each column, decode, assemble
+//!   page       headers, compression, levels         assemble   entries of columns into values
+//!   values     what encodings hold                  hybrid, delta   their integers
+//! ```
 
+mod assemble;
 mod columns;
+mod delta;
 mod footer;
+mod hybrid;
+mod page;
+mod rows;
 mod thrift;
+mod values;
+
+pub(in crate::schema) use rows::first_rows;
 
 use super::Problem;
 use super::types::{ColumnRange, Schema};
@@ -37,6 +52,21 @@ pub struct Footer {
 
 /// Reads the footer of a file. `Damaged` for whatever is not a complete Parquet file.
 pub async fn read_footer(upstream: &dyn Upstream, file: &UpFile) -> Result<Footer, Problem> {
+    let damaged = |reason: &str| Problem::damaged(&file.path, reason);
+    let meta = read_meta(upstream, file).await?;
+    let rows = u64::try_from(meta.rows).map_err(|_| damaged("its footer cannot be read"))?;
+    let schema = columns::schema(&meta.elements)
+        .ok_or_else(|| damaged("the columns in its footer contradict each other"))?;
+    Ok(Footer {
+        schema,
+        rows,
+        ranges: meta.ranges,
+        // The first element is the root, whose number means nothing.
+        numbered: meta.elements.iter().skip(1).any(|one| one.numbered),
+    })
+}
+
+async fn read_meta(upstream: &dyn Upstream, file: &UpFile) -> Result<footer::Meta, Problem> {
     let damaged = |reason: &str| Problem::damaged(&file.path, reason);
     if file.size < 12 {
         return Err(damaged("too short for a Parquet file"));
@@ -67,17 +97,7 @@ pub async fn read_footer(upstream: &dyn Upstream, file: &UpFile) -> Result<Foote
             footer::parse(&whole)
         }
     };
-    let meta = parsed.map_err(|_| damaged("its footer cannot be read"))?;
-    let rows = u64::try_from(meta.rows).map_err(|_| damaged("its footer cannot be read"))?;
-    let schema = columns::schema(&meta.elements)
-        .ok_or_else(|| damaged("the columns in its footer contradict each other"))?;
-    Ok(Footer {
-        schema,
-        rows,
-        ranges: meta.ranges,
-        // The first element is the root, whose number means nothing.
-        numbered: meta.elements.iter().skip(1).any(|one| one.numbered),
-    })
+    parsed.map_err(|_| damaged("its footer cannot be read"))
 }
 
 #[cfg(test)]

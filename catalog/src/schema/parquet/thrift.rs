@@ -47,20 +47,25 @@ impl<'a> Reader<'a> {
         Self { bytes, depth: 0 }
     }
 
+    /// What was not read yet.
+    pub(super) fn rest(&self) -> &'a [u8] {
+        self.bytes
+    }
+
     fn byte(&mut self) -> Result<u8> {
         let (first, rest) = self.bytes.split_first().ok_or(Malformed)?;
         self.bytes = rest;
         Ok(*first)
     }
 
-    fn take(&mut self, length: u64) -> Result<&'a [u8]> {
+    pub(super) fn take(&mut self, length: u64) -> Result<&'a [u8]> {
         let length = usize::try_from(length).map_err(|_| Malformed)?;
         let (taken, rest) = self.bytes.split_at_checked(length).ok_or(Malformed)?;
         self.bytes = rest;
         Ok(taken)
     }
 
-    fn varint(&mut self) -> Result<u64> {
+    pub(super) fn varint(&mut self) -> Result<u64> {
         let mut value = 0u64;
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;
@@ -72,14 +77,17 @@ impl<'a> Reader<'a> {
         Err(Malformed)
     }
 
+    /// A signed integer, small ones in few bytes.
+    pub(super) fn zigzag(&mut self) -> Result<i64> {
+        let raw = self.varint()?;
+        Ok((raw >> 1) as i64 ^ -((raw & 1) as i64))
+    }
+
     /// An integer of any width.
     pub(super) fn integer(&mut self, kind: Kind) -> Result<i64> {
         match kind.0 {
             3 => Ok(i64::from(self.byte()? as i8)),
-            4..=6 => {
-                let raw = self.varint()?;
-                Ok((raw >> 1) as i64 ^ -((raw & 1) as i64))
-            }
+            4..=6 => self.zigzag(),
             _ => Err(Malformed),
         }
     }
