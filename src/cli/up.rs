@@ -109,6 +109,7 @@ async fn beside(
 
 fn greet(args: &UpArgs, running: &Running) {
     println!("catalog  {}", running.url());
+    println!("console  {}/console/", running.url());
     println!("token    {}", running.token_file.display());
     if let Some(mountpoint) = &args.mount {
         println!("tables   {}/<namespace>/<table>", mountpoint.display());

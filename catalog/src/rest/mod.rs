@@ -15,6 +15,7 @@
 //! - Types on the wire ([`wire`]) are not the types the catalog computes with.
 
 mod compare;
+mod console;
 mod datasets;
 mod document;
 mod error;
@@ -26,6 +27,7 @@ mod metrics;
 mod policy;
 mod removal;
 mod routes;
+mod sample;
 mod server;
 mod sync;
 mod tags;
@@ -37,6 +39,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::Access;
@@ -71,6 +74,8 @@ pub(crate) struct Api {
     /// The greatest sequence of an event that was seen.
     newest_event: Arc<AtomicU64>,
     remembered: Arc<Remembered>,
+    /// Room for calls that read rows.
+    samples: Arc<Semaphore>,
 }
 
 impl Api {
@@ -80,6 +85,7 @@ impl Api {
             metrics: Arc::default(),
             newest_event: Arc::default(),
             remembered: Arc::default(),
+            samples: Arc::new(Semaphore::new(sample::AT_ONCE)),
         }
     }
 

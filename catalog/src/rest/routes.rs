@@ -10,7 +10,7 @@ use utoipa_axum::routes;
 use super::document::Document;
 use super::error::ApiError;
 use super::policy::{Policy, SCHEME, guard};
-use super::{Api, Parts, datasets, events, health, iceberg, sync, tags, tokens, versions};
+use super::{Api, Parts, datasets, events, health, iceberg, sample, sync, tags, tokens, versions};
 use crate::access::Scope;
 
 /// The catalog's routes. Runs until the parts' `shutdown` only as far as event streams go; everything
@@ -20,6 +20,7 @@ pub fn router(parts: Parts) -> Router {
     let (router, openapi) = all(&api).split_for_parts();
     router
         .merge(super::document::route(Document::new(&openapi)))
+        .merge(super::console::routes())
         .fallback(|| async { ApiError::not_found("there is no such route") })
         .method_not_allowed_fallback(|| async {
             let message = "the route has no such method";
@@ -57,6 +58,7 @@ fn all(api: &Api) -> OpenApiRouter<Api> {
         .routes(guard(api, Dataset(Read), routes!(versions::files)))
         .routes(guard(api, Dataset(Read), routes!(versions::directory)))
         .routes(guard(api, Dataset(List), routes!(versions::partitions)))
+        .routes(guard(api, Dataset(Read), routes!(sample::sample)))
         .routes(guard(api, Dataset(Read), routes!(versions::diff)))
         .routes(guard(api, any, routes!(versions::resolve)))
         .routes(guard(api, Dataset(Publish), routes!(tags::set)))

@@ -250,7 +250,7 @@ async fn version(api: &Api, name: DatasetName, text: &str) -> Result<Version, Ap
     Ok(api.ledger().resolve(&Selector::new(name, wanted)).await?)
 }
 
-async fn open(api: &Api, version: &Version) -> Result<Manifest, ApiError> {
+pub(super) async fn open(api: &Api, version: &Version) -> Result<Manifest, ApiError> {
     Ok(Manifest::open(api.ledger().blobs(), &version.manifest).await?)
 }
 

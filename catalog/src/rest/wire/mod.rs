@@ -11,12 +11,14 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 mod query;
+mod sample;
 mod sql;
 
 pub use query::{
     DatasetQuery, DiffQuery, DirectoryQuery, EventQuery, FileQuery, NameQuery, RemoveQuery,
-    ResolveQuery, RootQuery, VersionQuery,
+    ResolveQuery, RootQuery, SampleQuery, VersionQuery,
 };
+pub use sample::Sample;
 pub use sql::SqlDetail;
 
 /// Every answer that is not a success.

@@ -126,3 +126,13 @@ pub struct EventQuery {
     /// which browsers send by themselves, wins.
     pub after: Option<u64>,
 }
+
+/// How much of a version is shown.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub struct SampleQuery {
+    /// Most rows, 1 to 100; 20 when absent.
+    #[param(minimum = 1, maximum = 100)]
+    pub limit: Option<usize>,
+}
