@@ -21,8 +21,7 @@ pub(crate) fn request(method: &str, url: &str, body: &[u8]) -> (u16, String) {
     );
     stream.write_all(head.as_bytes()).unwrap();
     stream.write_all(body).unwrap();
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).unwrap();
+    let answer = read(&mut stream);
     let answer = String::from_utf8_lossy(&answer);
     // Some servers say "100 Continue" before the answer.
     let answer = match answer.split_once("\r\n\r\n") {
@@ -32,6 +31,30 @@ pub(crate) fn request(method: &str, url: &str, body: &[u8]) -> (u16, String) {
     let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok());
     let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
     (status.unwrap_or(0), body.to_owned())
+}
+
+/// An answer up to its announced length (some servers keep a connection open that they were asked to
+/// close), or to the end of the connection.
+fn read(stream: &mut TcpStream) -> Vec<u8> {
+    let (mut answer, mut part) = (Vec::new(), [0; 65_536]);
+    loop {
+        let text = String::from_utf8_lossy(&answer);
+        let head = text.split_once("\r\n\r\n").map(|(head, _)| head);
+        let length = head.and_then(|head| {
+            let mut lines = head.lines().filter_map(|line| line.split_once(':'));
+            let found = lines.find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+            found?.1.trim().parse::<usize>().ok()
+        });
+        if let Some((head, length)) = head.zip(length)
+            && answer.len() >= head.len() + 4 + length
+        {
+            return answer;
+        }
+        match stream.read(&mut part).unwrap() {
+            0 => return answer,
+            read => answer.extend_from_slice(&part[..read]),
+        }
+    }
 }
 
 /// Percent-encodes what is not allowed in a path; slashes stay.
