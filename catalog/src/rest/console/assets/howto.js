@@ -28,8 +28,10 @@ function snippets({ name, version, about, wanted }) {
     Path: { text: `terrace mount catalog: ${MOUNT} \\\n  --catalog ${location.origin}\nls ${path}`, note: mounted },
     PVC: { text: claim(namespace, table, at, isModel, version), note: "Mounts exactly this version in every pod that names the claim." },
     ...(isModel ? { Python: { text: huggingFace(namespace, table, at), note: `No copy and no network: the tree is below ${MOUNT}/.hf.` } } : {
-      DuckDB: { text: duckdb(path, version), note: mounted },
+      DuckDB: isSql(version) ? { text: attach(namespace, table, version), note: `By its name, with a token that may read it; with the tree of tables mounted at ${MOUNT}.` }
+        : { text: duckdb(path, version), note: mounted },
       pandas: { text: pandas(path, version), note: mounted },
+      ...(isSql(version) && { Polars: { text: polars(name, version), note: "With polars and pyiceberg; reads only the files that a filter needs." } }),
     }),
   };
 }
@@ -57,6 +59,29 @@ spec:
   resources:
     requests:
       storage: ${size}`;
+}
+
+/** Whether SQL engines find it by name. */
+const isSql = (version) => Boolean(version.sql) && !version.sql.reason;
+
+function attach(namespace, table, version) {
+  return `INSTALL iceberg; LOAD iceberg;
+ATTACH 'file://${MOUNT}' AS t (TYPE iceberg,
+  ENDPOINT '${location.origin}/iceberg', TOKEN '…');
+SELECT * FROM t.${quoted(namespace)}.${quoted(table)}
+  AT (VERSION => ${version.version}) LIMIT 10;`;
+}
+
+const quoted = (word) => /^[a-z_][a-z0-9_]*$/i.test(word) ? word : `"${word}"`;
+
+function polars(name, version) {
+  return `import polars
+from pyiceberg.catalog.rest import RestCatalog
+
+catalog = RestCatalog("terrace", uri="${location.origin}/iceberg",
+    token=TOKEN, warehouse="file://${MOUNT}")
+table = catalog.load_table("${name}")
+polars.scan_iceberg(table, snapshot_id=${version.version}).head(10).collect()`;
 }
 
 const isParquet = (version) => ["parquet", "delta", "iceberg"].includes(version.format);

@@ -148,7 +148,7 @@ function nothingFound(page) {
 function nothingYet(kind) {
   if (kind === "model") {
     return state("No models yet", "A model is saved once and then never changes:",
-      code("terrace dataset save team/churn DIRECTORY"));
+      code("terrace dataset save ./checkpoint team/churn"));
   }
   return state("No datasets yet", "Watch the place that your sync system writes to; complete tables appear here by themselves:",
     code("terrace sync add s3://bucket/warehouse --namespace ads"),

@@ -25,25 +25,22 @@ export function noNodes() {
 }
 
 function columns(items) {
-  const tiers = [...new Set(items.flatMap((node) => tiersOf(node).map((tier) => tier.name)))];
+  const tiers = [...new Set(items.flatMap((node) => node.tiers.map((tier) => tier.name)))];
   return [
-    { head: "Node", cls: "name", cell: (node) => node.node ?? node.name ?? "?" },
+    { head: "Node", cls: "name", cell: (node) => [node.node, node.mounts?.length > 0
+      && h("div", { class: "dim small mono" }, node.mounts.join(", "))] },
     { head: "State", cell: (node) => node.fresh === false
       ? h("span", { class: "badge warn" }, "silent") : h("span", { class: "badge good" }, "reporting") },
     ...tiers.map((name) => ({
       head: `${name} tier`,
       cell: (node) => {
-        const tier = tiersOf(node).find((other) => other.name === name);
-        return tier ? meter(tier.used, tier.limit, `${name} tier of ${node.node ?? node.name}`) : "–";
+        const tier = node.tiers.find((other) => other.name === name);
+        return tier && tier.used_bytes !== null
+          ? meter(tier.used_bytes, tier.limit_bytes ?? 0, `${name} tier of ${node.node}`) : "–";
       },
     })),
+    { head: "Datasets", cls: "num", cell: (node) => show.count(node.datasets) },
+    { head: "Program", cls: "num dim", cell: (node) => node.version },
     { head: "Seen", cls: "num", cell: (node) => show.ago(node.seen_ms) },
   ];
-}
-
-/** Tiers come as a list of {name, used_bytes, limit_bytes} or as an object by name. */
-function tiersOf(node) {
-  const tiers = Array.isArray(node.tiers) ? node.tiers
-    : Object.entries(node.tiers ?? {}).map(([name, tier]) => ({ name, ...(typeof tier === "object" ? tier : { used_bytes: tier }) }));
-  return tiers.map((tier) => ({ name: tier.name, used: tier.used_bytes ?? 0, limit: tier.limit_bytes ?? 0 }));
 }

@@ -130,6 +130,10 @@ function notices({ name, about, version, wanted }) {
   if (version?.state === "degraded") {
     found.push(h("p", { class: "notice warn" }, `Files have changed under v${version.version}: ${version.reason ?? "no reason given"}.`));
   }
+  const hidden = version?.sql?.partitions_left_out;
+  if (hidden) {
+    found.push(h("p", { class: "notice warn" }, `SQL engines do not see ${plural(hidden, "partition")}: ${version.sql.example ?? "no reason given"}.`));
+  }
   if (version && wanted && version.version !== about.latest) {
     found.push(h("p", { class: "notice" }, `This is v${version.version}; the latest is `,
       h("a", { href: `#/t/${name}` }, `v${about.latest}`), "."));

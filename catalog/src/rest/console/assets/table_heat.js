@@ -32,7 +32,7 @@ export function heatCard(page, table) {
   load(page, table.name).then((found) => {
     const of = sorted(found.items, table.version).filter((item) => item.version === table.version.version);
     const line = (item) => h("tr", null, h("th", { scope: "row" }, item.node, item.fresh === false && h("span", { class: "badge warn" }, "silent")),
-      h("td", null, meter(item.tiers?.hot ?? 0, item.total_bytes, `Part of it in the hot tier of ${item.node}`)));
+      h("td", null, meter(item.tiers.hot, item.total_bytes, `Part of it in the hot tier of ${item.node}`)));
     const more = of.length - SHOWN;
     put(place, of.length ? h("table", { class: "rows tight" }, h("caption", { class: "sr" }, "Part of this version in each node's hot tier"),
       h("tbody", null, of.slice(0, SHOWN).map(line))) : h("p", { class: "dim" }, found.items.length ? "No node holds this version." : "No node has reported yet."),
@@ -46,7 +46,7 @@ export function heatCard(page, table) {
 
 /** The shown version first, then the fullest nodes. */
 function sorted(items, version) {
-  const rank = (item) => [item.version === version?.version ? 0 : 1, -item.version, -(item.tiers?.hot ?? 0)];
+  const rank = (item) => [item.version === version?.version ? 0 : 1, -item.version, -item.tiers.hot];
   return [...items].sort((one, two) => {
     const [a, b] = [rank(one), rank(two)];
     const at = a.findIndex((value, index) => value !== b[index]);
@@ -58,8 +58,8 @@ function columns(version) {
   return [
     { head: "Node", cls: "name", cell: (item) => [item.node, item.fresh === false && h("span", { class: "badge warn" }, "silent")] },
     { head: "Version", cell: (item) => item.version === version?.version ? h("b", null, `v${item.version}`) : `v${item.version}` },
-    { head: "Hot", cell: (item) => meter(item.tiers?.hot ?? 0, item.total_bytes, `Hot on ${item.node}`) },
-    { head: "Warm", cell: (item) => meter(item.tiers?.warm ?? 0, item.total_bytes, `Warm on ${item.node}`) },
+    { head: "Hot", cell: (item) => meter(item.tiers.hot, item.total_bytes, `Hot on ${item.node}`) },
+    { head: "Warm", cell: (item) => item.tiers.warm === null ? "–" : meter(item.tiers.warm, item.total_bytes, `Warm, for ${item.node}`) },
     { head: "Seen", cls: "num", cell: (item) => show.ago(item.seen_ms) },
   ];
 }

@@ -1,8 +1,8 @@
 // Warming a version up: a button, and the progress of its jobs as the nodes report it.
 
-import { find, get, post } from "./api.js";
+import { find, get, post, remove } from "./api.js";
 import { h, put, speak } from "./dom.js";
-import { bytes } from "./format.js";
+import { bytes, plural } from "./format.js";
 import { meter } from "./meter.js";
 
 /** A running job is asked for this often. */
@@ -45,7 +45,11 @@ async function follow(page, first, place, button) {
   button.disabled = true;
   let job = first;
   for (;;) {
-    put(place, progress(job));
+    // Drawn anew every second: what is open stays open, and the focus where it is.
+    const isOpen = place.querySelector("details")?.open ?? job.nodes.length < 6;
+    const isFocused = document.activeElement?.id === "warm-stop";
+    put(place, progress(page, job, isOpen));
+    if (isFocused) (document.getElementById("warm-stop") ?? button).focus();
     if (OVER.includes(job.state)) break;
     await new Promise((done) => { setTimeout(done, LOOK_MS); });
     if (page.signal.aborted) return;
@@ -61,18 +65,21 @@ async function follow(page, first, place, button) {
   speak(`Warm-up of ${job.selector}: ${job.state}`);
 }
 
-function progress(job) {
+function progress(page, job, isOpen) {
   const words = { waiting: "Waiting for nodes", running: "Warming up", done: "Warm", failed: "Failed", cancelled: "Cancelled" };
   const node = (item) => h("tr", null, h("th", { scope: "row" }, item.node), h("td", null, item.state),
     h("td", null, meter(item.done_bytes, item.total_bytes, `Progress of ${item.node}`)),
     h("td", { class: "bad-text" }, item.error ?? ""));
+  // What it has brought stays where it is; the next look shows that the job is over.
+  const stop = () => remove(`/warm/${encodeURIComponent(job.id)}`, null, page.signal).catch((error) => speak(error.message));
   return h("section", { class: `card job ${job.state}`, "aria-label": "Warm-up" },
     h("div", { class: "card-head" }, h("h2", null, `${words[job.state] ?? job.state}: ${job.selector}`),
+      h("span", { class: "grow" }), !OVER.includes(job.state) && h("button", { type: "button", class: "quiet", id: "warm-stop", onclick: stop }, "Cancel"),
       h("span", { class: "dim", id: "warm-state" }, `${job.state}, ${percent(job)}% · ${bytes(job.done_bytes)} of ${bytes(job.total_bytes)}`)),
     meter(job.done_bytes, job.total_bytes, "Progress of the warm-up", "wide"),
     job.nodes.length === 0
       ? h("p", { class: "dim" }, job.state === "waiting" ? "No node has taken it yet. Nodes that mount this catalog take jobs within seconds." : "")
-      : h("details", { open: job.nodes.length < 6 }, h("summary", null, `${job.nodes.length} nodes`),
+      : h("details", { open: isOpen }, h("summary", null, plural(job.nodes.length, "node")),
         h("table", { class: "rows tight" }, h("caption", { class: "sr" }, "Nodes of the warm-up"), h("tbody", null, job.nodes.map(node)))));
 }
 
