@@ -51,6 +51,7 @@ mod part;
 mod sniff;
 mod stats;
 mod stream;
+mod whole;
 mod window;
 
 pub use cache::Cache;

@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use tokio::sync::watch;
@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use super::engine::Engine;
 use super::error::ReadError;
 use super::flights::{Lost, Place};
-use super::job::{self, Interest};
+use super::job::Interest;
 use super::part::{self, Part};
 use super::sniff;
 use super::stream::ReadStream;
@@ -22,9 +22,6 @@ use crate::policy::Admission;
 /// Times a block is asked for again after its part ended before it, or the hot tier lost it.
 const ATTEMPTS: u32 = 4;
 
-/// Reads of a failing store ask for the background fill again and again; it is tried this often.
-const AGAIN_AFTER: Duration = Duration::from_secs(1);
-
 /// Smallest object whose first bytes are looked at for a reader that wants all of it.
 const SNIFF_FROM: u64 = 4 * BLOCK;
 
@@ -32,9 +29,9 @@ const SNIFF_FROM: u64 = 4 * BLOCK;
 /// fetched for it.
 #[derive(Debug)]
 pub struct Object {
-    engine: Arc<Engine>,
+    pub(super) engine: Arc<Engine>,
     /// Keeps a fill in the background going.
-    background: Mutex<Option<(Arc<Interest>, Instant)>>,
+    pub(super) background: Mutex<Option<(Arc<Interest>, Instant)>>,
 }
 
 impl Object {
@@ -111,68 +108,6 @@ impl Object {
         };
         self.sniff(&range, &bytes);
         Ok(bytes)
-    }
-
-    /// Fetches the whole object into the hot tier; returns when all of it is there and checked.
-    /// Joins a fill that is under way. Dropping the future cancels the fill unless somebody else
-    /// waits for it.
-    ///
-    /// Errors: [`ReadError::NotKept`] when the hot tier has no room for it or fails; the object
-    /// can still be read.
-    pub async fn fill(&self) -> Result<(), ReadError> {
-        if *self.engine.filled.borrow() {
-            return Ok(());
-        }
-        let (interest, outcome) = job::join(&self.engine);
-        let result = job::wait(outcome).await;
-        drop(interest);
-        result
-    }
-
-    /// [`Object::fill`], but no longer than `grace` after every byte has arrived: what takes long then
-    /// is the hot tier (a sync that has to end before anything can be evicted), and readers need not
-    /// wait for that. `false`: they would have, and the fill goes on in the background.
-    pub async fn fill_or_arrive(&self, grace: Duration) -> Result<bool, ReadError> {
-        if *self.engine.filled.borrow() {
-            return Ok(true);
-        }
-        let (interest, outcome) = job::join(&self.engine);
-        let late = async {
-            self.engine.arrived().await;
-            tokio::time::sleep(grace).await;
-        };
-        tokio::select! {
-            biased;
-            result = job::wait(outcome) => result.map(|()| true),
-            () = late => {
-                *self.lock_background() = Some((interest, Instant::now()));
-                Ok(false)
-            }
-        }
-    }
-
-    /// Fetches the whole object into the hot tier while anybody holds this object. Does nothing
-    /// when that is under way, done, or when the policy did not admit the object. An error is
-    /// logged; readers that want the bytes meet it themselves.
-    pub fn fill_in_background(&self) {
-        if *self.engine.filled.borrow() || self.engine.hot().is_none() || !self.engine.is_kept() {
-            return;
-        }
-        let mut background = self.lock_background();
-        if background
-            .as_ref()
-            .is_some_and(|(_, begun)| begun.elapsed() < AGAIN_AFTER)
-        {
-            return;
-        }
-        let (interest, _) = job::join(&self.engine);
-        *background = Some((interest, Instant::now()));
-    }
-
-    fn lock_background(&self) -> MutexGuard<'_, Option<(Arc<Interest>, Instant)>> {
-        self.background
-            .lock()
-            .expect("no code under this lock can panic")
     }
 
     /// The complete file for kernel passthrough, when the hot tier has all of the object and

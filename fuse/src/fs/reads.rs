@@ -35,8 +35,10 @@ impl FileSystem {
         self.counters
             .read_bytes
             .fetch_add(bytes.len() as u64, Relaxed);
-        if self.profile == Profile::SmallFiles && offset + bytes.len() as u64 == end {
-            // The kernel keeps the pages; a reader kept here would keep the object from eviction.
+        let is_last = offset + bytes.len() as u64 == end;
+        if self.profile == Profile::SmallFiles && is_last && *reader.object.filled().borrow() {
+            // The kernel keeps the pages; a reader kept here would keep the object from eviction. While
+            // it is not filled, others may be about to read what would be fetched for them again.
             lock(&self.stateless).remove(&ino);
         }
         Ok(bytes)
