@@ -19,7 +19,7 @@ use super::data::{self, Source};
 use super::judge::Judge;
 use super::list;
 use super::metadata::{LIST, METADATA};
-use super::table::{Refused, Table, check};
+use super::table::{Refused, Table, check, check_served};
 use super::warehouse::{Place, Warehouse};
 use crate::blobs::BlobId;
 use crate::ledger::{Ledger, Version};
@@ -70,6 +70,7 @@ pub(crate) async fn made(
     let Ok(warehouse) = token.parse::<Warehouse>() else {
         return Ok(None);
     };
+    check_served(ledger, version).await?;
     let place = Place {
         warehouse,
         catalog: catalog.to_owned(),

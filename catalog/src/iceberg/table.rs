@@ -88,6 +88,7 @@ impl Table {
     /// Loads what a selector names. Gives numbers to columns that have none.
     pub async fn load(ledger: &Ledger, selector: &Selector, place: Place) -> Result<Self, Refused> {
         let version = ledger.resolve(selector).await?;
+        check_served(ledger, &version).await?;
         if *selector.version() != VersionRef::Latest {
             return Self::pinned(ledger, version, place).await;
         }
@@ -105,6 +106,7 @@ impl Table {
     /// Whether a selector names a table. Errors like [`Table::load`].
     pub async fn check(ledger: &Ledger, selector: &Selector) -> Result<(), Refused> {
         let version = ledger.resolve(selector).await?;
+        check_served(ledger, &version).await?;
         let manifest = Manifest::open(ledger.blobs(), &version.manifest).await?;
         check(&version, manifest.header())
     }
@@ -187,7 +189,19 @@ pub(crate) async fn is_table(ledger: &Ledger, name: &DatasetName) -> Result<bool
     }
 }
 
-/// Whether a version can be a table at all.
+/// Whether a dataset's descriptor lets engines see it.
+pub(crate) async fn check_served(ledger: &Ledger, version: &Version) -> Result<(), Refused> {
+    let dataset = ledger.dataset(&version.dataset).await?;
+    match dataset.descriptor.serve.sql {
+        true => Ok(()),
+        false => Err(refused(
+            version,
+            "its descriptor says so (serve.sql: false)".to_owned(),
+        )),
+    }
+}
+
+/// Whether the files of a version can be a table at all.
 pub(crate) fn check(version: &Version, header: &Header) -> Result<(), Refused> {
     let format = &*header.format;
     let reason = if !matches!(format, "parquet" | "delta") {
@@ -199,11 +213,15 @@ pub(crate) fn check(version: &Version, header: &Header) -> Result<(), Refused> {
     } else {
         return Ok(());
     };
-    Err(Refused::NoTable {
+    Err(refused(version, reason))
+}
+
+fn refused(version: &Version, reason: String) -> Refused {
+    Refused::NoTable {
         name: version.dataset.clone(),
         number: version.number,
         reason,
-    })
+    }
 }
 
 /// The versions up to `newest` that are snapshots beside it, and those that are tagged.

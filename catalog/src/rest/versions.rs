@@ -14,7 +14,7 @@ use super::wire::{
     VersionPage, VersionQuery, VersionSummary,
 };
 use crate::access::Scope;
-use crate::iceberg::{self, LeftOut};
+use crate::iceberg::{self, LeftOut, Refused};
 use crate::ledger::{LedgerError, Version, VersionState};
 use crate::manifest::{DirectoryEntry, FileEntry, Manifest};
 use crate::{DatasetName, Selector, VersionRef};
@@ -66,7 +66,7 @@ pub(super) async fn show(
     let version = of_path(&api, name.clone(), &params).await?;
     let manifest = open(&api, &version).await?;
     let mut shown = detail(&name, &version, &manifest);
-    shown.sql = Some(sql(&version, &manifest).await?);
+    shown.sql = Some(sql(&api, &version, &manifest).await?);
     Ok(Json(shown))
 }
 
@@ -324,14 +324,16 @@ fn detail(name: &DatasetName, version: &Version, manifest: &Manifest) -> Version
 }
 
 /// What SQL engines see of a version.
-async fn sql(version: &Version, manifest: &Manifest) -> Result<SqlDetail, ApiError> {
-    let refused = iceberg::check(version, manifest.header()).err();
-    let left_out = match refused {
-        Some(_) => LeftOut::default(),
-        None => iceberg::left_out(manifest).await?,
+async fn sql(api: &Api, version: &Version, manifest: &Manifest) -> Result<SqlDetail, ApiError> {
+    let served = iceberg::check_served(api.ledger(), version).await;
+    let checked = served.and_then(|()| iceberg::check(version, manifest.header()));
+    let (reason, left_out) = match checked {
+        Ok(()) => (None, iceberg::left_out(manifest).await?),
+        Err(refused @ Refused::NoTable { .. }) => (Some(refused.to_string()), LeftOut::default()),
+        Err(error) => return Err(error.into()),
     };
     Ok(SqlDetail {
-        reason: refused.map(|refused| refused.to_string()),
+        reason,
         partitions_left_out: left_out.partitions,
         files_left_out: left_out.files,
         example: left_out.example,

@@ -196,6 +196,27 @@ async fn errors_have_their_kinds() {
     }
 }
 
+// A dataset whose owner keeps it from engines must not be one statement away all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_served_is_no_table() {
+    let (catalog, token) = with_table().await;
+    let dataset = catalog.ledger.dataset(&"ads.clicks".parse().unwrap()).await;
+    let mut descriptor = dataset.unwrap().descriptor.as_ref().clone();
+    descriptor.serve.sql = false;
+    catalog.ledger.update(descriptor, None).await.unwrap();
+    let tables = "store/namespaces/ads/tables";
+    let list = get(&catalog, &token, tables).await.body;
+    assert_eq!(list, r#"{"identifiers":[]}"#);
+    for table in ["clicks", "clicks%40v1"] {
+        let refused = get(&catalog, &token, &format!("{tables}/{table}")).await;
+        assert_eq!(refused.status, 404);
+        assert!(refused.body.contains("serve.sql"), "{}", refused.body);
+    }
+    for name in ["store.snap.avro", "store.m-0.avro", "store.metadata.json"] {
+        assert_eq!(file(&catalog, &token, 1, name).await.status, 404, "{name}");
+    }
+}
+
 // Clients ask whether something is there before they make it, and report what they have read.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_there_is_told_without_it() {
