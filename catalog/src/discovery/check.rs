@@ -124,7 +124,10 @@ pub(crate) async fn check(
     ready: &Ready,
     format: FileFormat,
 ) -> Result<Result<Checked, Unfit>, Unreachable> {
-    let by_footer = matches!(format, FileFormat::Parquet | FileFormat::Delta);
+    let by_footer = matches!(
+        format,
+        FileFormat::Parquet | FileFormat::Delta | FileFormat::Iceberg
+    );
     if !by_footer {
         let rows = vec![None; ready.files.len()];
         return Ok(Ok(Checked {

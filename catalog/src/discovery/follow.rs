@@ -1,7 +1,8 @@
 //! Tables with a log of their own: the log says which files a version has, and it is exact.
 //!
-//! Delta logs are replayed from their first version. Iceberg tables are recognised and refused with
-//! their reason: listing their directory would mix files of many versions.
+//! Delta logs are replayed from their first version; of Iceberg tables the current snapshot counts
+//! (`follow_iceberg.rs`). What cannot be followed waits with its reason: listing the directory would mix
+//! files of many versions.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use tokio::time::Instant;
 use super::check::full;
 use super::completeness::Proof;
 use super::fingerprint::Fingerprint;
+use super::follow_iceberg;
 use super::layout;
 use super::publish::{Plan, PublishError, Target};
 use super::scan::{Scan, below};
@@ -22,7 +24,7 @@ use crate::schema::delta::{DeltaLog, version_of};
 use crate::upstream::{UpFile, UpstreamErrorKind, read_small};
 
 /// Longest file of a log that is read, bytes.
-const LOG_MAX: u64 = 64 << 20;
+pub(super) const LOG_MAX: u64 = 64 << 20;
 
 /// What the log of a table asks for.
 #[derive(Debug)]
@@ -49,9 +51,12 @@ pub(super) async fn plan(
     if !logs.is_empty() {
         return delta(target, &logs, state, now).await;
     }
-    let iceberg = |file: &UpFile| file.path.ends_with(".metadata.json");
-    let reason = if scan.table_log.iter().any(iceberg) {
-        "an Iceberg table: recognised, and its log is not followed yet"
+    if let Some(newest) = follow_iceberg::newest(scan) {
+        return iceberg(target, scan, newest, state, now).await;
+    }
+    let metadata = |file: &UpFile| file.path.ends_with(".metadata.json");
+    let reason = if scan.table_log.iter().any(metadata) {
+        "the Iceberg metadata has no readable version"
     } else if scan
         .table_log
         .iter()
@@ -78,27 +83,9 @@ async fn delta(
     let Some(log) = &state.delta else {
         return Ok(Found::Wait);
     };
-    let mut partitions: BTreeMap<Arc<str>, Vec<UpFile>> = BTreeMap::new();
-    let mut found = 0;
-    let mut files = target.upstream.walk(target.directory);
-    while let Some(file) = files.next().await {
-        let file = file.map_err(|error| PublishError::Unreachable(error.to_string()))?;
-        let Some(file) = below(target.directory, file) else {
-            continue;
-        };
-        if log
-            .files
-            .get(&*file.path)
-            .is_some_and(|(size, _)| *size == file.size)
-        {
-            found += 1;
-            let (partition, _) = layout::split_partition(&file.path);
-            partitions
-                .entry(Arc::from(partition))
-                .or_default()
-                .push(file);
-        }
-    }
+    let size = |path: &str| log.files.get(path).map(|(size, _)| *size);
+    let files = present(target, size).await?;
+    let found = files.len();
     if found != log.files.len() {
         let text = format!(
             "version {} of the Delta log names {} files, of which {found} are there",
@@ -108,27 +95,81 @@ async fn delta(
         state.trouble(Some(text), now);
         return Ok(Found::Wait);
     }
-    match plan_of(log, &state.published, partitions) {
-        Ok(plan) => Ok(Found::Plan(Box::new(plan))),
-        Err(reason) => {
-            state.trouble(Some(reason), now);
-            Ok(Found::Wait)
-        }
-    }
-}
-
-/// What is different between the log and the published version.
-fn plan_of(
-    log: &DeltaLog,
-    published: &Published,
-    partitions: BTreeMap<Arc<str>, Vec<UpFile>>,
-) -> Result<Plan, String> {
-    let mut plan = Plan {
+    let plan = Plan {
         cause: format!("version {} of the Delta log", log.version),
         schema: log.schema.clone(),
         format: Some(FileFormat::Delta),
         ..Plan::default()
     };
+    Ok(found_plan(
+        plan_of(plan, &state.published, files),
+        state,
+        now,
+    ))
+}
+
+async fn iceberg(
+    target: &Target<'_>,
+    scan: &Scan,
+    newest: &UpFile,
+    state: &mut TableState,
+    now: Instant,
+) -> Result<Found, PublishError> {
+    let log = follow_iceberg::read(target, scan, newest, state.iceberg.take()).await?;
+    let files = match &log {
+        Ok(log) => follow_iceberg::present(target, log).await?,
+        Err(reason) => Err(reason.clone()),
+    };
+    let plan = files.and_then(|files| {
+        let log = log.as_ref().map_err(Clone::clone)?;
+        let plan = Plan {
+            cause: format!("snapshot {} of the Iceberg table", log.id),
+            schema: log.metadata.schema.clone(),
+            format: Some(FileFormat::Iceberg),
+            ..Plan::default()
+        };
+        plan_of(plan, &state.published, files)
+    });
+    state.iceberg = log.ok();
+    Ok(found_plan(plan, state, now))
+}
+
+/// A plan to follow, or the reason why there is none.
+fn found_plan(plan: Result<Plan, String>, state: &mut TableState, now: Instant) -> Found {
+    match plan {
+        Ok(plan) => Found::Plan(Box::new(plan)),
+        Err(reason) => {
+            state.trouble(Some(reason), now);
+            Found::Wait
+        }
+    }
+}
+
+/// The files below the table that a log names, with the sizes that it tells.
+pub(super) async fn present(
+    target: &Target<'_>,
+    size: impl Fn(&str) -> Option<u64>,
+) -> Result<Vec<UpFile>, PublishError> {
+    let mut found = Vec::new();
+    let mut files = target.upstream.walk(target.directory);
+    while let Some(file) = files.next().await {
+        let file = file.map_err(|error| PublishError::Unreachable(error.to_string()))?;
+        let file = below(target.directory, file);
+        found.extend(file.filter(|file| size(&file.path) == Some(file.size)));
+    }
+    Ok(found)
+}
+
+/// Adds to a plan what is different between the files of a log and the published version.
+fn plan_of(mut plan: Plan, published: &Published, files: Vec<UpFile>) -> Result<Plan, String> {
+    let mut partitions: BTreeMap<Arc<str>, Vec<UpFile>> = BTreeMap::new();
+    for file in files {
+        let (partition, _) = layout::split_partition(&file.path);
+        partitions
+            .entry(Arc::from(partition))
+            .or_default()
+            .push(file);
+    }
     let known = &published.partitions;
     let gone = known
         .keys()

@@ -27,6 +27,7 @@ mod check;
 pub mod completeness;
 mod fingerprint;
 mod follow;
+mod follow_iceberg;
 mod head;
 pub mod layout;
 mod lost;

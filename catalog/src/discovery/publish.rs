@@ -179,7 +179,7 @@ async fn format(
     });
     let known = told.or(before.filter(|format| *format != FileFormat::Files));
     // Footers tell everything about these; a sample would only be read twice.
-    if let Some(format @ (FileFormat::Parquet | FileFormat::Delta)) = known {
+    if let Some(format @ (FileFormat::Parquet | FileFormat::Delta | FileFormat::Iceberg)) = known {
         let confidence = match target.settings.told {
             Some(_) => Confidence::Told,
             None => Confidence::Certain,

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::completeness::Missing;
 use super::fingerprint::Fingerprint;
+use super::follow_iceberg::IcebergLog;
 use super::layout::Values;
 use super::names::Refusal;
 use super::scan::{Scan, Sketch};
@@ -67,6 +68,8 @@ pub(crate) struct TableState {
     pub(crate) absent: BTreeMap<Arc<str>, Instant>,
     pub(crate) warnings: Vec<String>,
     pub(crate) delta: Option<DeltaLog>,
+    /// What the newest metadata of an Iceberg table leads to.
+    pub(crate) iceberg: Option<IcebergLog>,
     /// The version that was marked as degraded.
     pub(crate) degraded: Option<u64>,
     trouble: Option<(String, Instant)>,

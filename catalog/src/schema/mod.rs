@@ -5,6 +5,7 @@
 //! parquet/   footers, read lazily                text       JSON lines and CSV, from a sample
 //! tfrecord   framing and feature names           archive    WebDataset tars
 //! media      image and audio folders             delta      Delta's log: which files, which columns
+//! iceberg/   Iceberg's metadata and manifests: which files, which columns
 //! infer      the ladder: the first rung that holds decides, with how sure it is
 //! evolution  what a new version may change, by policy     history   what its older partitions have
 //! rows       the first rows of a file, for people
@@ -17,6 +18,7 @@ mod archive;
 pub(crate) mod delta;
 pub mod evolution;
 pub(crate) mod history;
+pub(crate) mod iceberg;
 mod infer;
 mod media;
 mod parquet;

@@ -72,15 +72,19 @@ def delta(directory: Path) -> int:
 
 
 def iceberg(directory: Path) -> int:
-    """A table of PyIceberg with a catalog in SQLite beside it."""
+    """PyIceberg with a catalog in SQLite beside the table: three appends, and a delete that drops one file
+    and writes another one anew. Files of older snapshots stay in the directory."""
     from pyiceberg.catalog.sql import SqlCatalog
 
     directory.mkdir(parents=True)
     catalog = SqlCatalog("t", uri=f"sqlite:///{directory}/.catalog.db", warehouse=f"file://{directory.parent}")
     catalog.create_namespace("n")
-    table = rows(0).select(["id", "name", "price", "at"])
-    catalog.create_table("n.t", schema=table.schema, location=f"file://{directory}").append(table)
-    return table.num_rows
+    days = [rows(day).select(["id", "name", "price", "at"]) for day in range(3)]
+    table = catalog.create_table("n.t", schema=days[0].schema, location=f"file://{directory}")
+    for day in days:
+        table.append(day)
+    table.delete("id < 1050")
+    return 150
 
 
 if __name__ == "__main__":
