@@ -26,6 +26,7 @@ import time
 from pathlib import Path
 
 from clients import Clients
+from engines import Engines
 from hdfs import Hdfs
 from postgres import Postgres
 from s3 import S3
@@ -33,7 +34,7 @@ from shared import Shared
 from support import Run, Unavailable
 from writers import Writers
 
-SERVERS = (S3, Hdfs, Postgres, Shared, Writers, Clients)
+SERVERS = (S3, Hdfs, Postgres, Shared, Writers, Clients, Engines)
 
 
 def run_directory() -> Path:

@@ -14,5 +14,6 @@ mod discovery;
 mod life;
 mod refusals;
 mod soak;
+mod sql;
 mod tables;
 mod tiers;
