@@ -11,7 +11,7 @@
 //!
 //! The prefix is the token of a warehouse (`iceberg::Warehouse`). Lists ask for the scope `list`, tables
 //! for `read`. Errors have the shape of that protocol ([`shape`]), whoever makes them. What metadata
-//! points to is made by [`made`], a route of the catalog's own interface.
+//! points to is made by [`made()`], a route of the catalog's own interface.
 //!
 //! Source: the REST catalog of the Iceberg project (`rest-catalog-open-api.yaml`).
 
