@@ -3,7 +3,7 @@
 // The catalog may have a hundred thousand: a page is asked for by the name it begins behind, and only
 // the rows of one page are ever in the document.
 
-import { get } from "./api.js";
+import { dataset, find, get } from "./api.js";
 import { code, h, problem, put, skeleton, speak, state } from "./dom.js";
 import { plural, show } from "./format.js";
 import { downInto, listKeys } from "./keys.js";
@@ -141,8 +141,16 @@ function pager(page, found, after) {
 
 function nothingFound(page) {
   const q = page.query.get("q");
+  const found = h("p", null);
+  if (/^[\w-]+\.[\w-]+$/.test(q ?? "")) unpublished(page, q, found);
   return state(q ? `Nothing matches “${q}”` : "Nothing here", "The search looks into names and descriptions.",
-    h("a", { href: page.link(page.path), class: "plain" }, "Show everything"));
+    h("a", { href: page.link(page.path), class: "plain" }, "Show everything"), found);
+}
+
+/** A table that discovery has found and not published is no dataset yet; who asks for it is told why. */
+async function unpublished(page, name, place) {
+  const why = await find(dataset(name, "sync"), null, page.signal).catch(() => null);
+  if (why) put(place, h("a", { href: page.link(`/t/${name}`) }, name), " has been found and is not published yet: see why.");
 }
 
 function nothingYet(kind) {
