@@ -192,6 +192,8 @@ fn tables_are_found_and_read_by_keyboard() {
     browser.open(&format!("{}#/?q=nothing-like-this", world.console));
     browser.shows("Nothing matches");
     browser.screenshot("nothing");
+    browser.open(&format!("{}#/?q=web.late", world.console));
+    browser.shows("has been found and is not published yet");
     sound(&browser, "pages by keyboard");
 }
 
@@ -301,6 +303,7 @@ fn parts(browser: &Browser) {
     browser.click("[aria-label^='What v']");
     browser.until("document.querySelector('#changes .badge.good')");
     browser.back();
+    browser.until("document.querySelector('#from')");
     browser.keys(&format!("{TAB}{TAB}"));
     browser.value("(() => { const one = document.querySelector('#from'); one.value = 'dt=2026-11-05'; one.form.requestSubmit(); })()");
     browser.until("document.querySelectorAll('#part tbody tr').length === 2");
