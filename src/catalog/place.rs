@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::client::CatalogClient;
 
 /// The note of `terrace up`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Note {
     /// Address of the catalog.
     pub(crate) url: String,
@@ -90,7 +90,8 @@ pub(crate) fn note_path(run_base: &Path) -> PathBuf {
     run_base.join("catalog.json")
 }
 
-fn read_note(run_base: &Path) -> Result<Option<Note>> {
+/// The note, when there is one.
+pub(crate) fn read_note(run_base: &Path) -> Result<Option<Note>> {
     let path = note_path(run_base);
     match std::fs::read(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),

@@ -61,7 +61,10 @@ pub(super) fn umount(mountpoint: &Path, run_base: &Path) -> anyhow::Result<bool>
 }
 
 /// The keeper that holds the mount, if one answers.
-fn keeper_of(mountpoint: &Path, run_base: &Path) -> anyhow::Result<Option<KeeperClient>> {
+pub(super) fn keeper_of(
+    mountpoint: &Path,
+    run_base: &Path,
+) -> anyhow::Result<Option<KeeperClient>> {
     for run in RunDir::existing(run_base).context("look for keepers")? {
         let Ok(asked) = KeeperClient::connect(&run, STATUS_LIMIT) else {
             continue;

@@ -5,19 +5,25 @@
 //! end     mount -> note -> catalog
 //! ```
 //!
-//! What was started is ended in the opposite order, also when a later step fails.
+//! What was started is ended in the opposite order, also when a later step fails. Keeper and worker
+//! outlive a `terrace up` that was killed: the next one takes their mount up again when it is the same
+//! catalog, by the note that the killed one left.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::{Args, FromArgMatches};
+use terrace_fuse::keeper::MountStatus;
 
 use super::catalog::{Ends, LISTEN, runtime};
 use super::mount::MountArgs;
 use super::{Failure, Global, mount, umount};
-use crate::catalog::place::{Note, note_path};
+use crate::catalog::place::{Note, note_path, read_note};
 use crate::catalog::serve::{self, CatalogConfig, Running};
+
+/// The source of the mount: the tree of all tables.
+const TABLES: &str = "catalog:";
 
 /// Run a catalog, discovery and a node on this machine, in the foreground.
 #[derive(Debug, Args)]
@@ -87,8 +93,16 @@ async fn beside(
     running: &Running,
     asked: Ends,
 ) -> Result<()> {
+    let kept = match args.mount.clone() {
+        Some(mountpoint) => {
+            let (base, own) = (global.run_base(), note_of(running));
+            let asked = tokio::task::spawn_blocking(move || is_kept(&mountpoint, &base, &own));
+            asked.await.context("look at the mount point")??
+        }
+        None => false,
+    };
     let note = LeftNote::write(global, running)?;
-    if let Some(mountpoint) = &args.mount {
+    if let Some(mountpoint) = args.mount.as_ref().filter(|_| !kept) {
         let mounting = mount_arguments(args, data, mountpoint, running)?;
         let global = global.clone();
         // Waits for the keeper and the first answer, as the command does.
@@ -105,6 +119,28 @@ async fn beside(
     }
     drop(note);
     Ok(())
+}
+
+/// Whether the mount of a run that was killed is still there, and asks the catalog of this note.
+fn is_kept(mountpoint: &Path, base: &Path, own: &Note) -> Result<bool> {
+    // A note that cannot be read is written anew.
+    if read_note(base).ok().flatten().as_ref() != Some(own) {
+        return Ok(false);
+    }
+    let path = umount::canonical_mountpoint(mountpoint).context("look at the mount point")?;
+    let Some(keeper) = umount::keeper_of(&path, base)? else {
+        return Ok(false);
+    };
+    let (_, mounts) = keeper.status().context("ask the keeper of the mount")?;
+    let is_ours = |mount: &MountStatus| mount.mountpoint == path && mount.source == TABLES;
+    Ok(mounts.iter().any(is_ours))
+}
+
+fn note_of(running: &Running) -> Note {
+    Note {
+        url: running.url(),
+        token_file: running.token_file.clone(),
+    }
 }
 
 fn greet(args: &UpArgs, running: &Running) {
@@ -129,7 +165,7 @@ fn mount_arguments(
 ) -> Result<MountArgs> {
     let hot = args.hot.clone().unwrap_or_else(|| data.join("hot"));
     std::fs::create_dir_all(&hot).with_context(|| format!("make {}", hot.display()))?;
-    let mut words: Vec<std::ffi::OsString> = vec!["mount".into(), "catalog:".into()];
+    let mut words: Vec<std::ffi::OsString> = vec!["mount".into(), TABLES.into()];
     words.push(mountpoint.into());
     words.extend(["--hot".into(), hot.into()]);
     words.extend(["--catalog".into(), running.url().into()]);
@@ -151,10 +187,7 @@ impl LeftNote {
         let path = note_path(&base);
         let what = || format!("write {}; try --run-dir", path.display());
         std::fs::create_dir_all(&base).with_context(what)?;
-        let note = Note {
-            url: running.url(),
-            token_file: running.token_file.clone(),
-        };
+        let note = note_of(running);
         let new = path.with_extension(format!("json.{}", std::process::id()));
         std::fs::write(&new, serde_json::to_vec(&note)?).with_context(what)?;
         std::fs::rename(&new, &path).with_context(what)?;
