@@ -42,8 +42,8 @@ pub struct Rule {
     pub partition_markers: bool,
     /// The marker in the table's directory.
     pub table_marker: bool,
-    /// Take a partition as complete when it was seen unchanged for so long and has no marker. For
-    /// sources whose writers leave no signal. Whole seconds.
+    /// Take a partition as complete when it was seen unchanged for so long and has no marker, or an older
+    /// one. For sources whose writers leave no signal. Whole seconds.
     pub quiet_seconds: Option<u64>,
 }
 
@@ -212,10 +212,12 @@ pub fn judge(seen: &Seen, rule: &Rule, expect: Option<&Expect>) -> Verdict {
         (None, None) if rule.partition_markers || rule.table_marker => Err(Missing::Marker),
         (None, None) => Err(Missing::Announcement),
     };
-    // A marker that is too old says that somebody writes markers: waiting for the next one is right,
-    // and quiescence must not overrule it.
+    // An old marker does not say that another one will come: Spark's dynamic overwrite writes none, and
+    // leaves that of the job before.
     let proof = match (proof, rule.quiet_seconds) {
-        (Err(Missing::Marker), Some(wanted)) => judge_quiet(seen.unchanged_for, wanted),
+        (Err(Missing::Marker | Missing::OldMarker { .. }), Some(wanted)) => {
+            judge_quiet(seen.unchanged_for, wanted)
+        }
         (proof, _) => proof,
     };
     match proof {

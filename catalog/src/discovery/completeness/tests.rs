@@ -155,7 +155,13 @@ fn quiescence() {
     check("quiet long enough", quiet(600), QUIET, Some(Quiet));
     check("not quiet long enough", quiet(599), QUIET, None);
     check("quiet, but staging is left", staging, QUIET, None);
-    check("quiet does not overrule an old marker", marked, QUIET, None);
+    check(
+        "quiet behind an old marker",
+        marked.clone(),
+        QUIET,
+        Some(Quiet),
+    );
+    check("an old marker alone", marked, NONE, None);
 }
 
 // The same for what is exact: manifest files and announced batches.
