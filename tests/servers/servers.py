@@ -32,9 +32,9 @@ from postgres import Postgres
 from s3 import S3
 from shared import Shared
 from support import Run, Unavailable
-from writers import Writers
+from writers import Spark, Writers
 
-SERVERS = (S3, Hdfs, Postgres, Shared, Writers, Clients, Engines)
+SERVERS = (S3, Hdfs, Postgres, Shared, Writers, Spark, Clients, Engines)
 
 
 def run_directory() -> Path:

@@ -1,19 +1,14 @@
-"""Writers that nobody here wrote: pyarrow, DuckDB, deltalake and PyIceberg in a virtual environment.
+"""Writers that nobody here wrote, in virtual environments: pyarrow, DuckDB, deltalake and PyIceberg in one,
+Spark with its JVM in another.
 
-No process: the tests run the environment's Python themselves, with `catalog/tests/discovery/writers.py`.
+No process: the tests run the environments' Python themselves, with the scripts beside them
+(`catalog/tests/discovery/writers.py`, `catalog/tests/discovery/spark.py`).
 """
 
 import sys
 from pathlib import Path
 
-from support import HERE, Run, built_tool, run
-
-
-def build(directory: Path) -> None:
-    """A virtual environment with the pinned packages."""
-    run([sys.executable, "-m", "venv", str(directory)], timeout=120)
-    run([str(directory / "bin" / "pip"), "install", "-q", "-r", str(HERE / "writers" / "requirements.txt")],
-        timeout=900)
+from support import HERE, Run, built_tool, need_program, run
 
 
 class Writers:
@@ -21,19 +16,39 @@ class Writers:
 
     name = "writers"
     variable = "TERRACE_TEST_WRITERS"
+    packages = HERE / "writers" / "requirements.txt"
 
     def __init__(self, runs: Run):
         self.run = runs
 
-    @staticmethod
-    def prepare() -> Path:
+    @classmethod
+    def prepare(cls) -> Path:
         """The environment's Python."""
-        return built_tool("writers", [HERE / "writers" / "requirements.txt"], build) / "bin" / "python"
+        return built_tool(cls.name, [cls.packages], cls.build) / "bin" / "python"
+
+    @classmethod
+    def build(cls, directory: Path) -> None:
+        """A virtual environment with the pinned packages."""
+        run([sys.executable, "-m", "venv", str(directory)], timeout=600)
+        run([str(directory / "bin" / "pip"), "install", "-q", "-r", str(cls.packages)], timeout=1800)
 
     def up(self) -> dict[str, str]:
         return {self.variable: str(self.prepare())}
 
-    @staticmethod
-    def healthy(environment: dict[str, str]) -> bool:
+    @classmethod
+    def healthy(cls, environment: dict[str, str]) -> bool:
         """Whether the program is still there."""
-        return Path(environment[Writers.variable]).exists()
+        return Path(environment[cls.variable]).exists()
+
+
+class Spark(Writers):
+    """PySpark; it brings Spark itself and needs a Java."""
+
+    name = "spark"
+    variable = "TERRACE_TEST_SPARK"
+    packages = HERE / "writers" / "spark.txt"
+
+    @classmethod
+    def prepare(cls) -> Path:
+        need_program("java")
+        return super().prepare()
