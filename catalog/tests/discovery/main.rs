@@ -6,10 +6,17 @@ mod batches;
 mod faults;
 mod formats;
 mod life;
+mod listing;
+#[path = "../support/many.rs"]
+mod many;
+mod matrix;
 #[path = "../support/memory.rs"]
 mod memory;
+#[path = "../../../tests/support/numbers.rs"]
+mod numbers;
 mod sample;
 mod scale;
+mod spark;
 mod store;
 mod world;
 mod writers;
