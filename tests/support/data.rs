@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 pub(crate) use super::numbers::Numbers;
@@ -58,12 +59,21 @@ pub(crate) fn write_tree(root: &Path, tree: &Tree) {
 
 /// Everything below a directory, as path -> bytes.
 pub(crate) fn read_tree(root: &Path) -> Tree {
+    try_read_tree(root).unwrap()
+}
+
+/// The same, where it may fail; with the path that failed.
+pub(crate) fn try_read_tree(root: &Path) -> io::Result<Tree> {
+    let named = |path: &Path| {
+        let path = path.display().to_string();
+        move |error: io::Error| io::Error::new(error.kind(), format!("{path}: {error}"))
+    };
     let mut tree = Tree::new();
     let mut open = vec![PathBuf::from(root)];
     while let Some(directory) = open.pop() {
-        for entry in fs::read_dir(&directory).unwrap() {
-            let entry = entry.unwrap();
-            if entry.file_type().unwrap().is_dir() {
+        for entry in fs::read_dir(&directory).map_err(named(&directory))? {
+            let entry = entry.map_err(named(&directory))?;
+            if entry.file_type()?.is_dir() {
                 open.push(entry.path());
             } else {
                 let path = entry.path();
@@ -73,11 +83,12 @@ pub(crate) fn read_tree(root: &Path) -> Tree {
                     .to_str()
                     .unwrap()
                     .to_owned();
-                tree.insert(below, fs::read(path).unwrap());
+                let bytes = fs::read(&path).map_err(named(&path))?;
+                tree.insert(below, bytes);
             }
         }
     }
-    tree
+    Ok(tree)
 }
 
 /// Fails with the path of the first difference, and not with megabytes of bytes.

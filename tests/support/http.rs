@@ -6,6 +6,16 @@ use std::time::Duration;
 
 /// One request on a connection of its own; status and body. `url` is `http://host:port/path`.
 pub(crate) fn request(method: &str, url: &str, body: &[u8]) -> (u16, String) {
+    send(method, url, &[], body)
+}
+
+/// The same with headers of the caller's.
+pub(crate) fn send(
+    method: &str,
+    url: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> (u16, String) {
     let (host, path) = url
         .strip_prefix("http://")
         .unwrap()
@@ -15,10 +25,14 @@ pub(crate) fn request(method: &str, url: &str, body: &[u8]) -> (u16, String) {
     stream
         .set_read_timeout(Some(Duration::from_secs(60)))
         .unwrap();
-    let head = format!(
-        "{method} /{path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+    let mut head = format!(
+        "{method} /{path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {}\r\nConnection: close\r\n",
         body.len()
     );
+    for (name, value) in headers {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    head.push_str("\r\n");
     stream.write_all(head.as_bytes()).unwrap();
     stream.write_all(body).unwrap();
     let answer = read(&mut stream);

@@ -12,6 +12,7 @@ pub(crate) mod node;
 pub(crate) mod numbers;
 pub(crate) mod proxy;
 pub(crate) mod s3;
+pub(crate) mod up;
 
 /// Says that a test did not run here. `.ci/test` counts these lines.
 pub(crate) fn skip(test: &str, why: &str) {

@@ -94,19 +94,31 @@ impl Node {
 
     /// Mounts `source`; the mount point. Panics with the command's words when it fails.
     pub(crate) fn mount(&self, source: &str, options: &[&str]) -> PathBuf {
-        let mountpoint = self.scratch(&format!("mount-{}", self.mounts.lock().unwrap().len()));
+        let mountpoint = self.mountpoint();
         let (hot, target) = (self.hot(), mountpoint.to_str().unwrap().to_owned());
         let mut arguments = vec!["mount", source, &target, "--hot", hot.to_str().unwrap()];
         arguments.extend_from_slice(options);
-        self.mounts.lock().unwrap().push(mountpoint.clone());
         self.succeed(&arguments);
-        let device = fs::metadata(&mountpoint).unwrap().dev();
+        self.watch(&mountpoint);
+        mountpoint
+    }
+
+    /// A directory to mount on. What is mounted there goes with the node.
+    pub(crate) fn mountpoint(&self) -> PathBuf {
+        let mut mounts = self.mounts.lock().unwrap();
+        let mountpoint = self.scratch(&format!("mount-{}", mounts.len()));
+        mounts.push(mountpoint.clone());
+        mountpoint
+    }
+
+    /// Puts what is mounted there under the watchdog.
+    pub(crate) fn watch(&self, mountpoint: &Path) {
+        let device = fs::metadata(mountpoint).unwrap().dev();
         let minor = nix::sys::stat::minor(device);
         self.connections
             .lock()
             .unwrap()
             .push(u32::try_from(minor).unwrap());
-        mountpoint
     }
 
     /// Runs `terrace ...`; what it printed. Panics when it fails.
@@ -123,21 +135,10 @@ impl Node {
 
     /// Runs `terrace ...` to its end.
     pub(crate) fn terrace(&self, arguments: &[&str]) -> Output {
-        let run_dir = self.root.path().join("run");
-        let mut words = self.inside.clone();
-        words.extend([
-            env!("CARGO_BIN_EXE_terrace").to_owned(),
-            "--log".to_owned(),
-            "warn".to_owned(),
-        ]);
-        words.extend(["--run-dir".to_owned(), run_dir.to_str().unwrap().to_owned()]);
-        words.extend(arguments.iter().map(|word| (*word).to_owned()));
         // Files and not pipes: a daemon that keeps its starter's output open must not block the test.
         let [out, err] = ["out", "err"].map(|name| self.root.path().join(name));
-        let mut child = Command::new(&words[0])
-            .args(&words[1..])
-            .envs(self.environment.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::null())
+        let mut child = self
+            .command(arguments)
             .stdout(File::create(&out).unwrap())
             .stderr(File::create(&err).unwrap())
             .spawn()
@@ -159,6 +160,25 @@ impl Node {
             stdout: fs::read(out).unwrap(),
             stderr: fs::read(err).unwrap(),
         }
+    }
+
+    /// `terrace ...` of this node, to be started.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let run_dir = self.root.path().join("run");
+        let mut words = self.inside.clone();
+        words.extend([
+            env!("CARGO_BIN_EXE_terrace").to_owned(),
+            "--log".to_owned(),
+            "warn".to_owned(),
+        ]);
+        words.extend(["--run-dir".to_owned(), run_dir.to_str().unwrap().to_owned()]);
+        words.extend(arguments.iter().map(|word| (*word).to_owned()));
+        let mut command = Command::new(&words[0]);
+        command
+            .args(&words[1..])
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null());
+        command
     }
 
     /// The document of `terrace status --json`.
@@ -255,7 +275,7 @@ pub(crate) fn is_mounted(path: &Path) -> bool {
 }
 
 /// Whether a Terrace process of that id runs (and is not a zombie).
-fn is_running(pid: i32) -> bool {
+pub(crate) fn is_running(pid: i32) -> bool {
     let command = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     command.contains("terrace")
 }

@@ -10,10 +10,12 @@ mod support;
 
 mod bytes;
 mod changes;
+mod demo;
 mod discovery;
 mod life;
 mod refusals;
 mod soak;
 mod sql;
+mod synced;
 mod tables;
 mod tiers;
