@@ -16,7 +16,7 @@ COLD_ARGS ?=
 .PHONY: help build test lint demo bench bench-cold clean-cache toolchain
 
 help:
-	@echo 'make demo         build, start a store, mount a data set, compare cold, warm and native reads'
+	@echo 'make demo         build, start a store and a catalog, sync tables, read them by name and with SQL'
 	@echo '                  (DEMO_ARGS=--once ends by itself)'
 	@echo 'make test         everything that CI runs, with real S3, HDFS and shared file system servers'
 	@echo 'make build        the terrace binary'

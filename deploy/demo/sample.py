@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
 """Makes the sample data: a Hive-partitioned Parquet table and a folder of images in classes.
 
-    sample.py DIRECTORY [IMAGES]
+    sample.py DIRECTORY [--rows N] [--images N] [--day DAY]
 
-The images are valid PNG files of about 100 kB that no compressor shrinks. Seeded: every run makes the
-same bytes. Runs in a virtual environment with pyarrow.
+`--day` makes one more day of the table and nothing else. The images are valid PNG files of about 100 kB
+that no compressor shrinks. Seeded: every run makes the same bytes. Runs in a virtual environment with
+pyarrow.
 """
 
+import argparse
 import random
 import struct
-import sys
 import zlib
 from pathlib import Path
 
@@ -18,25 +19,23 @@ import pyarrow.parquet
 
 DAYS = ("2026-11-18", "2026-11-19", "2026-11-20")
 COUNTRIES = ("de", "fr", "jp", "us")
-ROWS_PER_FILE = 250_000
 CLASSES = 20
 SIDE = 184
 
 
-def table(root: Path, seed: random.Random) -> None:
+def table(root: Path, days: tuple[str, ...], count: int, seed: random.Random) -> None:
     """clicks/dt=<day>/country=<code>/part-0.parquet"""
-    for day in DAYS:
+    for day in days:
         for country in COUNTRIES:
             rows = pyarrow.table({
-                "user_id": pyarrow.array([seed.getrandbits(40) for _ in range(ROWS_PER_FILE)], pyarrow.int64()),
-                "item_id": pyarrow.array([seed.getrandbits(31) for _ in range(ROWS_PER_FILE)], pyarrow.int32()),
-                "price": pyarrow.array([seed.random() * 100 for _ in range(ROWS_PER_FILE)], pyarrow.float64()),
-                "clicked": pyarrow.array([bit == "1" for bit in f"{seed.getrandbits(ROWS_PER_FILE):0{ROWS_PER_FILE}b}"]),
+                "user_id": pyarrow.array([seed.getrandbits(40) for _ in range(count)], pyarrow.int64()),
+                "item_id": pyarrow.array([seed.getrandbits(31) for _ in range(count)], pyarrow.int32()),
+                "price": pyarrow.array([seed.random() * 100 for _ in range(count)], pyarrow.float64()),
+                "clicked": pyarrow.array([bit == "1" for bit in f"{seed.getrandbits(count):0{count}b}"]),
             })
             directory = root / "clicks" / f"dt={day}" / f"country={country}"
             directory.mkdir(parents=True)
             pyarrow.parquet.write_table(rows, directory / "part-0.parquet", compression="snappy")
-    (root / "clicks" / "_SUCCESS").touch()
 
 
 def png(seed: random.Random) -> bytes:
@@ -59,10 +58,15 @@ def images(root: Path, count: int, seed: random.Random) -> None:
 
 
 def main() -> None:
-    root = Path(sys.argv[1])
-    count = int(sys.argv[2]) if len(sys.argv) > 2 else 2000
-    table(root, random.Random(1))
-    images(root, count, random.Random(2))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--rows", type=int, default=250_000, help="rows of each file")
+    parser.add_argument("--images", type=int, default=0)
+    parser.add_argument("--day", help="this day of the table alone")
+    arguments = parser.parse_args()
+    days = (arguments.day,) if arguments.day else DAYS
+    table(arguments.directory, days, arguments.rows, random.Random(arguments.day or 1))
+    images(arguments.directory, arguments.images, random.Random(2))
 
 
 if __name__ == "__main__":

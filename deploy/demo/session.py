@@ -1,4 +1,4 @@
-"""One session with Terrace on this machine: a store, sample data in it, and mounts; cleaned up at the end.
+"""One session with Terrace on this machine: a store, sample data, a catalog, mounts; cleaned up at the end.
 
 Used by the demonstration and by the benchmark. Everything lies in one directory below
 `$XDG_CACHE_HOME/terrace` (a disk, where the directory for temporary files may be memory), and
@@ -26,11 +26,11 @@ BUCKET = "demo"
 REQUIREMENTS = REPOSITORY / "deploy" / "demo" / "requirements.txt"
 
 
-def python_with_pyarrow() -> Path:
-    """The interpreter of a virtual environment with what the sample data needs."""
+def demo_python() -> Path:
+    """The interpreter of a virtual environment with what the sample data and the query need."""
 
     def build(directory: Path) -> None:
-        run([sys.executable, "-m", "venv", str(directory)], timeout=120)
+        run([sys.executable, "-m", "venv", str(directory)], timeout=600)
         run([str(directory / "bin" / "pip"), "install", "-q", "-r", str(REQUIREMENTS)], timeout=600)
 
     return built_tool("demo", [REQUIREMENTS], build) / "bin" / "python3"
@@ -54,6 +54,8 @@ class Session:
         target = os.environ.get("CARGO_TARGET_DIR") or str(base / "target")
         self.terrace = os.environ.get("TERRACE_BINARY") or f"{target}/debug/terrace"
         self.mounts: list[Path] = []
+        self.catalog: subprocess.Popen | None = None
+        self.console = self.token = ""
 
     def __enter__(self):
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -68,16 +70,23 @@ class Session:
     def __exit__(self, *_):
         self.close()
 
-    def sample(self, images: int) -> Path:
+    def python(self, *arguments: str) -> str:
+        """Runs Python with what the demonstration needs; what it printed."""
+        return run([str(demo_python()), *arguments], timeout=600)
+
+    def sample(self, *options: str) -> Path:
         """Makes the sample data on the disk; its directory."""
         data = self.directory / "native"
-        run([str(python_with_pyarrow()), str(REPOSITORY / "deploy" / "demo" / "sample.py"), str(data), str(images)],
-            timeout=600)
+        self.python(str(REPOSITORY / "deploy" / "demo" / "sample.py"), str(data), *options)
         return data
 
-    def upload(self, data: Path) -> int:
-        """Puts the data into the bucket; how many objects."""
-        return S3Client(self.environment).put_tree(BUCKET, "sample", data)
+    def upload(self, data: Path, prefix: str) -> int:
+        """Puts a tree into the bucket; how many objects."""
+        return S3Client(self.environment).put_tree(BUCKET, prefix, data)
+
+    def mark(self, prefix: str) -> None:
+        """Says that what was written below a prefix is complete, as sync systems do."""
+        S3Client(self.environment).put(BUCKET, f"{prefix}/_SUCCESS", b"")
 
     def command(self, *arguments: str, timeout: float = 120) -> str:
         """Runs `terrace ...`; what it printed. Ends the session when it fails."""
@@ -87,11 +96,34 @@ class Session:
             sys.exit(f"terrace {' '.join(arguments)}: exit status {done.returncode}: {done.stderr.strip()}")
         return done.stdout
 
-    def mount(self, *options: str, hot: Path | None = None, source: str = f"s3://{BUCKET}/sample") -> Path:
-        """Mounts the sample data, or another source; the mount point."""
+    def up(self) -> Path:
+        """Starts `terrace up`; where it mounts all tables."""
+        mountpoint = self.mountpoint()
+        words = ["up", "--data", self.directory / "catalog", "--hot", self.directory / "hot",
+                 "--mount", mountpoint, "--listen", "127.0.0.1:0"]
+        with open(self.directory / "up.log", "wb") as log:
+            self.catalog = subprocess.Popen(
+                [self.terrace, "--run-dir", self.sockets, "--log", "warn", *map(str, words)], text=True,
+                env=self.environment, stdout=subprocess.PIPE, stderr=log, start_new_session=True)
+        said = {}
+        for line in self.catalog.stdout:
+            name, _, value = line.strip().partition(" ")
+            said[name] = value.strip()
+            if name == "end":
+                self.console, self.token = said["catalog"], said["token"]
+                return mountpoint
+        sys.exit(f"terrace up: {(self.directory / 'up.log').read_text().strip()}")
+
+    def mountpoint(self) -> Path:
+        """A directory to mount on."""
         mountpoint = self.directory / f"mount-{len(self.mounts)}"
         mountpoint.mkdir()
         self.mounts.append(mountpoint)
+        return mountpoint
+
+    def mount(self, *options: str, hot: Path | None = None, source: str = f"s3://{BUCKET}/sample") -> Path:
+        """Mounts the sample data, or another source; the mount point."""
+        mountpoint = self.mountpoint()
         hot = hot or self.directory / "hot"
         self.command("mount", source, str(mountpoint), "--hot", str(hot), *options)
         return mountpoint
@@ -111,6 +143,12 @@ class Session:
         """Unmounts, ends every process of the session and removes its files. Safe to call twice."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         processes = self.processes() if self.mounts else []
+        if self.catalog is not None:
+            self.catalog.terminate()
+            try:
+                self.catalog.wait(60)
+            except subprocess.TimeoutExpired:
+                self.catalog.kill()
         for mountpoint in reversed(self.mounts):
             if os.path.ismount(mountpoint):
                 subprocess.run([self.terrace, "--run-dir", self.sockets, "umount", str(mountpoint)],
