@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use serde_json::Value;
 use terrace_catalog::descriptor::{Descriptor, Kind};
@@ -408,4 +409,38 @@ async fn what_cannot_be_read_is_left_out_and_counted() {
     let detail = catalog.ask("GET", detail, Some(&token), b"").await.json();
     assert_eq!(detail["sql"]["partitions_left_out"], 2, "{detail}");
     assert!(detail["sql"]["reason"].is_null(), "{detail}");
+}
+
+// A list that takes longer than a request may take is never made: no engine could read the table.
+// `TERRACE_TEST_FILES` makes the table larger.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_is_made_within_a_request() {
+    let (catalog, token) = start().await;
+    let files = std::env::var("TERRACE_TEST_FILES").ok();
+    let files: usize = files.and_then(|text| text.parse().ok()).unwrap_or(10_000);
+    let names: Vec<String> = (0..files.div_ceil(1000))
+        .map(|at| format!("d{at:06}"))
+        .collect();
+    let days: Vec<Day<'_>> = names
+        .iter()
+        .map(|name| (name.as_str(), 1000, &[][..]))
+        .collect();
+    commit(
+        &catalog,
+        "ads.clicks",
+        1,
+        &schema(&[("id", Type::Int64)]),
+        &days,
+    )
+    .await;
+    let began = Instant::now();
+    let list = file(&catalog, &token, 1, "store.snap.avro").await;
+    let took = began.elapsed();
+    assert_eq!(list.status, 200, "{:.200}", list.body);
+    println!("the list of manifests of {files} files: {took:?}");
+    let began = Instant::now();
+    let last = (names.len() * 1000 - 1) / 4096;
+    let made = file(&catalog, &token, 1, &format!("store.m-{last}.avro")).await;
+    assert_eq!(made.status, 200);
+    println!("its last manifest: {:?}", began.elapsed());
 }
