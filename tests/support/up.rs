@@ -44,6 +44,17 @@ impl<'a> Up<'a> {
         &self.mountpoint
     }
 
+    /// Address of the catalog.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The token of its admin.
+    pub(crate) fn token(&self) -> String {
+        let token = fs::read_to_string(data(self.node).join("token")).unwrap();
+        token.trim().to_owned()
+    }
+
     /// Ends the catalog as a crash does. The mount stays.
     pub(crate) fn kill(&mut self) {
         self.process.kill().unwrap();
@@ -57,8 +68,7 @@ impl<'a> Up<'a> {
 
     /// Asks the catalog as its admin; panics unless it says yes.
     pub(crate) fn ask(&self, method: &str, route: &str, body: &serde_json::Value) -> String {
-        let token = fs::read_to_string(data(self.node).join("token")).unwrap();
-        let token = format!("Bearer {}", token.trim());
+        let token = format!("Bearer {}", self.token());
         let headers = [
             ("Authorization", token.as_str()),
             ("Content-Type", "application/json"),

@@ -1,16 +1,15 @@
 //! SQL engines over a catalog and its mount: PyIceberg, Polars and DuckDB read by table name what a sync
 //! system wrote into a directory. `engines.py` runs them in the environment of `$TERRACE_TEST_ENGINES`.
 
-use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::support::data::read_tree;
 use crate::support::node::Node;
+use crate::support::up::Up;
 use crate::support::{need_mount, need_s3, skip};
 
 /// No publication takes longer, however busy the machine is.
@@ -60,78 +59,7 @@ impl Engines {
 
     /// What an engine finds in a warehouse.
     fn ask(&self, up: &Up<'_>, engine: &str, warehouse: &str) -> Value {
-        self.succeed(&[engine, &up.url, up.token.trim(), warehouse])
-    }
-}
-
-/// `terrace up` with a mount, ended as its user does it when dropped.
-struct Up<'a> {
-    node: &'a Node,
-    process: Child,
-    url: String,
-    token: String,
-    mountpoint: PathBuf,
-}
-
-impl<'a> Up<'a> {
-    fn start(node: &'a Node) -> Self {
-        let [data, mountpoint] = ["data", "tables"].map(|name| node.scratch(name));
-        let log = node.scratch("log").join("up");
-        let mut process = Command::new(env!("CARGO_BIN_EXE_terrace"))
-            .args(["--log", "warn", "--run-dir"])
-            .arg(node.scratch("run"))
-            .args(["up", "--listen", "127.0.0.1:0", "--data"])
-            .arg(&data)
-            .arg("--mount")
-            .arg(&mountpoint)
-            .arg("--hot")
-            .arg(node.hot())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(File::create(&log).unwrap())
-            .spawn()
-            .unwrap();
-        let said = BufReader::new(process.stdout.take().unwrap()).lines();
-        let mut url = None;
-        for line in said.map(Result::unwrap) {
-            if let Some(found) = line.strip_prefix("catalog") {
-                url = Some(found.trim().to_owned());
-            }
-            if line.starts_with("end") {
-                break;
-            }
-        }
-        let up = Self {
-            node,
-            process,
-            url: url.unwrap_or_default(),
-            token: fs::read_to_string(data.join("token")).unwrap_or_default(),
-            mountpoint,
-        };
-        assert!(!up.url.is_empty(), "{}", fs::read_to_string(log).unwrap());
-        up
-    }
-
-    fn warehouse(&self) -> String {
-        format!("file://{}", self.mountpoint.display())
-    }
-}
-
-impl Drop for Up<'_> {
-    fn drop(&mut self) {
-        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.process.id()).unwrap_or(0));
-        // It may have ended already; a mount that it leaves goes by command.
-        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
-        let deadline = Instant::now() + PATIENCE;
-        while matches!(self.process.try_wait(), Ok(None)) && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        if matches!(self.process.try_wait(), Ok(None)) {
-            let _ = self.process.kill();
-            let _ = self.process.wait();
-            self.node
-                .terrace(&["umount", self.mountpoint.to_str().unwrap_or_default()]);
-        }
+        self.succeed(&[engine, &up.url(), &up.token(), warehouse])
     }
 }
 
@@ -188,7 +116,7 @@ fn engines_read_tables_by_name() {
     let up = Up::start(&node);
     let data = node.scratch("warehouse");
     publish(&node, &engines, &data);
-    let warehouse = up.warehouse();
+    let warehouse = format!("file://{}", up.mountpoint().display());
 
     let found = engines.ask(&up, "pyiceberg", &warehouse);
     assert_has(&found, &common());
@@ -216,7 +144,7 @@ fn engines_read_tables_by_name() {
         ("pyiceberg", "UnauthorizedError"),
         ("duckdb", "Unauthorized"),
     ] {
-        let refused = engines.run(&[engine, &up.url, &forged, &warehouse]);
+        let refused = engines.run(&[engine, &up.url(), &forged, &warehouse]);
         let said = String::from_utf8_lossy(&refused.stderr);
         assert!(
             !refused.status.success() && said.contains(refusal),
@@ -224,7 +152,7 @@ fn engines_read_tables_by_name() {
         );
     }
     // Made files are found by name and never listed.
-    let version = up.mountpoint.join("ads/clicks@v2");
+    let version = up.mountpoint().join("ads/clicks@v2");
     let names = std::fs::read_dir(&version).unwrap();
     let names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(names.len(), 6, "{names:?}");
@@ -243,8 +171,9 @@ fn engines_read_tables_by_name() {
         "price": "6 EUR", "older_price": 1.5,
     });
     assert_has(&found, &expected);
-    let days = std::fs::read_dir(up.mountpoint.join("ads/clicks@v3")).unwrap();
+    let days = std::fs::read_dir(up.mountpoint().join("ads/clicks@v3")).unwrap();
     assert_eq!(days.count(), 7);
+    up.end();
 }
 
 // Without it an engine off the cluster, which has no mount, could not read what is in a store.
@@ -267,4 +196,5 @@ fn an_engine_reads_a_store_without_a_mount() {
     wait(&node, "ads.clicks", 1);
     let found = engines.ask(&up, "duckdb_s3", "store");
     assert_has(&found, &json!({"count": 6 * DAY, "sum": SUM, "day": DAY}));
+    up.end();
 }
