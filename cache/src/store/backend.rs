@@ -15,8 +15,9 @@ use futures::stream::{self, BoxStream};
 use tokio::time::{Instant, timeout};
 
 use super::failure::Failure;
-use super::{ListEntry, ObjectMeta};
-use crate::identity::ObjectId;
+use super::write::Upload;
+use super::{ListEntry, ObjectMeta, StoreErrorKind};
+use crate::identity::{ObjectId, Version};
 
 /// Bytes a body has to bring within one stall timeout.
 const PROGRESS: usize = 64 << 10;
@@ -45,6 +46,31 @@ pub(super) trait Backend: Send + Sync + Debug {
     /// Opens the bytes of `range` of exactly this version. The body stalls by itself after the
     /// stall timeout (see [`watched`]).
     async fn open(&self, object: &ObjectId, range: Range<u64>) -> Result<Body, Failure>;
+
+    /// Begins an object at exactly `key`. Stores that take no files keep this.
+    async fn create(&self, _key: &str) -> Result<Box<dyn Upload>, Failure> {
+        Err(unwritable())
+    }
+
+    /// Removes what is at the object's key; directories only if it is that version.
+    async fn remove(&self, _object: &ObjectMeta) -> Result<(), Failure> {
+        Err(unwritable())
+    }
+
+    /// Puts the same bytes at another key without sending them. False: not possible here.
+    async fn link(&self, _from: &ObjectMeta, _to: &str) -> Result<bool, Failure> {
+        Ok(false)
+    }
+
+    /// The version at `key` as it can be read after an overwrite; none where nothing is kept.
+    async fn keep(&self, _key: &str) -> Result<Option<Version>, Failure> {
+        Ok(None)
+    }
+}
+
+fn unwritable() -> Failure {
+    let reason = "this kind of store takes no files; use s3:// or file://";
+    Failure::last(StoreErrorKind::Invalid, reason)
 }
 
 /// Some entries of a listing.

@@ -13,6 +13,8 @@
 //! itself holds: a file system that hangs costs that many threads and no more, and callers are
 //! answered by their deadline.
 
+mod write;
+
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::ops::Range;
@@ -32,6 +34,7 @@ use tokio::sync::Semaphore;
 
 use super::backend::{Backend, Body, Page, Pages, watched};
 use super::failure::{Failure, Retry};
+use super::write::Upload;
 use super::{ListEntry, ObjectMeta, StoreConfig, StoreErrorKind, StoreUrl};
 use crate::identity::{ObjectId, Token, Version};
 
@@ -241,6 +244,18 @@ impl Backend for Directory {
             }
         });
         Ok(watched(pieces.boxed(), self.stall))
+    }
+
+    async fn create(&self, key: &str) -> Result<Box<dyn Upload>, Failure> {
+        write::create(self, key).await
+    }
+
+    async fn remove(&self, object: &ObjectMeta) -> Result<(), Failure> {
+        write::remove(self, object).await
+    }
+
+    async fn link(&self, from: &ObjectMeta, to: &str) -> Result<bool, Failure> {
+        write::link(self, from, to).await
     }
 }
 

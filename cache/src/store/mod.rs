@@ -3,9 +3,11 @@
 //! A [`Store`] answers three questions - what is at a key ([`Store::head`]), what is below a prefix
 //! ([`Store::list`], [`Store::walk`]), and which bytes a range of a *pinned version* holds
 //! ([`Source::read`]). The invariant: a byte it hands out belongs to exactly the asked version.
+//! Directories and S3 also take new objects ([`Store::create`]).
 //!
 //! ```text
 //! Store -> listing, read     streams; resume, hold back what is not confirmed
+//!       -> write             new objects, whole or not at all
 //!       -> traffic, retry    slots, bandwidth, deadlines, back-off, retry budget, counters
 //!       -> backend           one attempt, checked against the pin: s3 | hdfs | webhdfs | directory
 //! ```
@@ -33,6 +35,7 @@ mod traffic;
 mod url;
 mod webhdfs;
 mod window;
+mod write;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -53,6 +56,7 @@ pub use credentials::Credentials;
 pub use error::{StoreError, StoreErrorKind};
 pub use stats::{RequestCount, StoreStats};
 pub use url::{Scheme, StoreUrl};
+pub use write::NewObject;
 
 /// A store: cheap to clone, closed when the last clone is dropped.
 #[derive(Clone, Debug)]

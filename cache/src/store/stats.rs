@@ -10,9 +10,11 @@ pub(super) enum Operation {
     Head,
     List,
     Read,
+    Write,
+    Remove,
 }
 
-const OPERATIONS: [&str; 3] = ["head", "list", "read"];
+const OPERATIONS: [&str; 5] = ["head", "list", "read", "write", "remove"];
 
 const OUTCOMES: [&str; 8] = [
     "ok",
@@ -32,6 +34,8 @@ impl Operation {
             Self::Head => "head",
             Self::List => "list",
             Self::Read => "read range",
+            Self::Write => "write",
+            Self::Remove => "remove",
         }
     }
 }
@@ -39,7 +43,7 @@ impl Operation {
 /// Live counters. Relaxed: they are statistics, nothing is decided by them.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
-    requests: [[AtomicU64; 8]; 3],
+    requests: [[AtomicU64; 8]; 5],
     pub(super) bytes: AtomicU64,
     pub(super) retries: AtomicU64,
     pub(super) in_flight: AtomicU64,
@@ -49,7 +53,7 @@ pub(super) struct Counters {
 /// Number of requests of one kind that ended in one way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestCount {
-    /// `head`, `list` or `read`.
+    /// `head`, `list`, `read`, `write` or `remove`.
     pub operation: &'static str,
     /// `ok`, or the kind of the error in snake case.
     pub outcome: &'static str,
@@ -120,7 +124,7 @@ impl Counters {
 }
 
 impl StoreStats {
-    /// All requests of `operation` (`head`, `list`, `read`), whatever came of them.
+    /// All requests of `operation` (as [`RequestCount::operation`]), whatever came of them.
     pub fn requests_of(&self, operation: &str) -> u64 {
         self.requests
             .iter()

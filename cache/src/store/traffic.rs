@@ -61,8 +61,8 @@ impl Traffic {
 
     async fn slot(self: &Arc<Self>, operation: Operation) -> Slot {
         let semaphore = match operation {
-            Operation::Read => &self.data,
-            Operation::Head | Operation::List => &self.metadata,
+            Operation::Read | Operation::Write => &self.data,
+            Operation::Head | Operation::List | Operation::Remove => &self.metadata,
         };
         let permit = Arc::clone(semaphore).acquire_owned().await;
         self.counters.in_flight.fetch_add(1, Relaxed);
@@ -100,17 +100,29 @@ impl Traffic {
     pub(super) async fn run<T, F>(
         self: &Arc<Self>,
         operation: Operation,
+        attempt: impl FnMut() -> F,
+    ) -> Result<T, Failure>
+    where
+        F: Future<Output = Result<T, Failure>>,
+    {
+        self.run_for(operation, Duration::ZERO, attempt).await
+    }
+
+    /// The same with more time, for each attempt and for all of them: it sends bytes first.
+    pub(super) async fn run_for<T, F>(
+        self: &Arc<Self>,
+        operation: Operation,
+        extra: Duration,
         mut attempt: impl FnMut() -> F,
     ) -> Result<T, Failure>
     where
         F: Future<Output = Result<T, Failure>>,
     {
-        let mut attempts = Attempts::new(self, operation, Duration::ZERO);
+        let mut attempts = Attempts::new(self, operation, extra);
         loop {
             let slot = attempts.slot().await?;
-            let answer = attempts
-                .wait(self.config.attempt_timeout.0, attempt())
-                .await;
+            let limit = self.config.attempt_timeout.0 + extra;
+            let answer = attempts.wait(limit, attempt()).await;
             drop(slot);
             let failure = match answer.unwrap_or_else(Err) {
                 Ok(answer) => {

@@ -8,12 +8,14 @@
 //!
 //! Ranged reads over plain HTTP are received by [`wire`], without the copy the general client needs.
 //!
-//! Requests: `HEAD key`; `GET key` with `Range` and `If-Match`; `GET bucket?list-type=2`.
+//! Requests: `HEAD key`; `GET key` with `Range` and `If-Match`; `GET bucket?list-type=2`; for new
+//! objects those of `write.rs`.
 
 mod answer;
 mod list;
 mod request;
 mod wire;
+mod write;
 
 use std::ops::Range;
 use std::str::FromStr as _;
@@ -31,8 +33,9 @@ use object_store::client::{HttpClient, HttpConnector as _, HttpError, ReqwestCon
 use self::wire::{Got, Wire};
 use super::backend::{Backend, Body, Pages, watched};
 use super::failure::{Failure, chain};
+use super::write::Upload;
 use super::{Credentials, ObjectMeta, StoreConfig, StoreErrorKind, StoreUrl};
-use crate::identity::ObjectId;
+use crate::identity::{ObjectId, Version};
 
 /// Region that S3-compatible servers without regions expect in signatures.
 const DEFAULT_REGION: &str = "us-east-1";
@@ -200,6 +203,22 @@ impl Backend for S3 {
             .bytes_stream()
             .map_err(|error| no_answer(&error));
         Ok(watched(body.boxed(), self.stall))
+    }
+
+    async fn create(&self, key: &str) -> Result<Box<dyn Upload>, Failure> {
+        Ok(Box::new(write::S3Upload::new(self.clone(), key)))
+    }
+
+    async fn remove(&self, object: &ObjectMeta) -> Result<(), Failure> {
+        write::remove(self, &object.key).await
+    }
+
+    async fn link(&self, from: &ObjectMeta, to: &str) -> Result<bool, Failure> {
+        write::copy(self, from, to).await
+    }
+
+    async fn keep(&self, key: &str) -> Result<Option<Version>, Failure> {
+        write::kept_version(self, key).await
     }
 }
 

@@ -24,7 +24,7 @@ const VALUE: AsciiSet = NON_ALPHANUMERIC
     .remove(b'_')
     .remove(b'~');
 /// The same for keys in a path, whose slashes stay.
-const PATH: AsciiSet = VALUE.remove(b'/');
+pub(super) const PATH: AsciiSet = VALUE.remove(b'/');
 
 /// Percent-encoded query value.
 pub(super) fn value(text: &str) -> String {
