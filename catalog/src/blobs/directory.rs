@@ -4,11 +4,16 @@
 //! ROOT/blobs/ab/ab34...   a blob; the file's name is its digest
 //! ROOT/named/...          named files
 //! ROOT/new/<random>       what is being written; emptied of old files when the directory is opened
+//! ROOT/new/away-<digest>  a blob that is being collected; back in its place when the directory is opened
 //! ```
 //!
 //! A file is written under `new/`, synced, renamed to its place, and the directory it went to is
 //! synced: there is never half a file under a final name, after `kill -9` or power loss. Several
 //! processes may share one directory, on any file system with an atomic rename.
+//!
+//! A collector and a writer of the same blob: the writer makes the file young and then looks whether it
+//! is still in its place; the collector moves it away and then looks whether it is still old. In every
+//! order of the four steps one of them sees the other, and the blob stays.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read as _, Write as _};
@@ -28,6 +33,8 @@ use super::{BlobError, BlobId, BlobName, Blobs, Listed, MAX_BLOB};
 const PARALLEL: usize = 16;
 /// Age of a file under `new/` that no living writer can still be busy with.
 const ABANDONED: Duration = Duration::from_secs(24 * 60 * 60);
+/// How the name of a blob begins that is being collected.
+const AWAY: &str = "away-";
 
 /// See the module text. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -52,6 +59,14 @@ impl DirectoryBlobs {
         let new = root.join("new");
         let entries = fs::read_dir(&new).map_err(|error| failure("list", &new, &error))?;
         for entry in entries.flatten() {
+            let name = entry.file_name();
+            let away = name.to_str().and_then(|name| name.strip_prefix(AWAY));
+            if let Some(id) = away.and_then(|id| id.parse::<BlobId>().ok()) {
+                // Nobody knows what the collector that died would have decided: the next one will.
+                let place = root.join(relative(&id));
+                let _ = fs::rename(entry.path(), place);
+                continue;
+            }
             if age(&entry.path()).is_some_and(|age| age > ABANDONED) {
                 // Another process may have been faster.
                 let _ = fs::remove_file(entry.path());
@@ -64,8 +79,32 @@ impl DirectoryBlobs {
     }
 
     fn path_of(&self, id: &BlobId) -> PathBuf {
-        let name = id.to_string();
-        self.root.join("blobs").join(&name[..2]).join(&name)
+        self.root.join(relative(id))
+    }
+
+    /// Removes a blob that is older than `grace`; see the module text. Blocks.
+    fn take_away(&self, id: &BlobId, grace: Duration) -> Result<bool, BlobError> {
+        let path = self.path_of(id);
+        let old = |path: &Path| age(path).is_some_and(|age| age >= grace);
+        if !old(&path) {
+            return Ok(false);
+        }
+        let away = self.root.join("new").join(format!("{AWAY}{id}"));
+        match fs::rename(&path, &away) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+            moved => moved.map_err(|error| failure("move away", &path, &error))?,
+        }
+        if old(&away) {
+            remove(&away)?;
+            return Ok(true);
+        }
+        match fs::rename(&away, &path) {
+            // Put back by a process that has just opened the directory.
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            moved => moved
+                .map(|()| false)
+                .map_err(|error| failure("put back", &path, &error)),
+        }
     }
 
     fn path_of_name(&self, name: &BlobName) -> PathBuf {
@@ -115,6 +154,12 @@ impl DirectoryBlobs {
         }
         placed
     }
+}
+
+/// The path of a blob below the root.
+fn relative(id: &BlobId) -> PathBuf {
+    let name = id.to_string();
+    Path::new("blobs").join(&name[..2]).join(&name)
 }
 
 /// Moves a synced file to its place, making directories as needed, all of it durably.
@@ -194,10 +239,12 @@ impl Blobs for DirectoryBlobs {
                     file.sync_all()
                 });
                 match touched {
-                    Ok(()) => {
+                    Ok(()) if path.exists() => {
                         sync_directory(path.parent().unwrap_or(&path))?;
                         return Ok(id);
                     }
+                    // Moved away after it was opened: written again below.
+                    Ok(()) => {}
                     // Collected in this moment: written again below.
                     Err(error) if error.kind() == ErrorKind::NotFound => {}
                     Err(error) => return Err(failure("touch", &path, &error)),
@@ -223,6 +270,11 @@ impl Blobs for DirectoryBlobs {
     async fn delete(&self, id: &BlobId) -> Result<(), BlobError> {
         let id = *id;
         self.run(move |this| remove(&this.path_of(&id))).await
+    }
+
+    async fn collect(&self, id: &BlobId, grace: Duration) -> Result<bool, BlobError> {
+        let id = *id;
+        self.run(move |this| this.take_away(&id, grace)).await
     }
 
     fn list(&self) -> BoxStream<'static, Result<Listed, BlobError>> {

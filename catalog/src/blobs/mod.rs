@@ -172,6 +172,10 @@ pub trait Blobs: Send + Sync + fmt::Debug + 'static {
     /// Removes a blob; no error when there is none. For garbage collection only.
     async fn delete(&self, id: &BlobId) -> Result<(), BlobError>;
 
+    /// Removes a blob unless it was put within `grace`; whether it did. A `put` at the same time either
+    /// makes it young before, so that it stays, or stores it again.
+    async fn collect(&self, id: &BlobId, grace: Duration) -> Result<bool, BlobError>;
+
     /// Every blob, in no order.
     fn list(&self) -> BoxStream<'static, Result<Listed, BlobError>>;
 

@@ -135,6 +135,10 @@ impl Blobs for Dying {
         self.inner.delete(id).await
     }
 
+    async fn collect(&self, id: &BlobId, grace: std::time::Duration) -> Result<bool, BlobError> {
+        self.inner.collect(id, grace).await
+    }
+
     fn list(&self) -> BoxStream<'static, Result<Listed, BlobError>> {
         self.inner.list()
     }

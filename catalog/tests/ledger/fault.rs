@@ -154,6 +154,10 @@ impl Blobs for FaultBlobs {
         self.run(self.inner.delete(id)).await
     }
 
+    async fn collect(&self, id: &BlobId, grace: std::time::Duration) -> Result<bool, BlobError> {
+        self.run(self.inner.collect(id, grace)).await
+    }
+
     fn list(&self) -> BoxStream<'static, Result<Listed, BlobError>> {
         match self.crash.next() {
             Fate::Lives => self.inner.list(),

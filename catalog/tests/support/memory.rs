@@ -42,6 +42,11 @@ impl Blobs for MemoryBlobs {
         Ok(())
     }
 
+    async fn collect(&self, id: &BlobId, grace: Duration) -> Result<bool, BlobError> {
+        // Everything here is new.
+        Ok(grace.is_zero() && self.blobs.lock().unwrap().remove(id).is_some())
+    }
+
     fn list(&self) -> BoxStream<'static, Result<Listed, BlobError>> {
         let blobs = self.blobs.lock().unwrap();
         let listed = blobs.iter().map(|(id, bytes)| {
