@@ -5,15 +5,23 @@
 //! ```
 //!
 //! Whoever runs the catalog opens stores ([`Opener`]); this module decides which. Invariant: a root that
-//! was answered as added is watched again after every start.
+//! was answered as added is watched again after every start. One whose place cannot be opened then is
+//! tried again with growing pauses, for ever, and says so until it can ([`Roots::status`]).
+//!
+//! Lock order: the map of waiting roots, then those of discovery; never held across an await.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
 
-use crate::discovery::{Discovery, RootError, RootSpec};
+use crate::discovery::why::Trouble;
+use crate::discovery::{Discovery, RootError, RootSpec, RootStatus};
 use crate::kv::{KeyRange, Kv, KvError, Txn, TxnOutcome};
 use crate::upstream::Upstream;
 
@@ -25,6 +33,11 @@ const MAX_ROOTS: usize = 1024;
 
 /// Longest URL, in bytes: it is a part of a key.
 const MAX_URL: usize = 768;
+
+/// First pause before a place is opened again, and the longest: a store that comes back is watched
+/// within a minute, and one that never does costs a request a minute.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// Opens locations with the credentials of the process.
 #[async_trait]
@@ -59,16 +72,79 @@ impl From<RootError> for RootsError {
     }
 }
 
-/// See the module text.
+/// A root whose place could not be opened yet.
+#[derive(Clone, Debug)]
+struct Waiting {
+    spec: RootSpec,
+    since: Instant,
+    tries: u64,
+    why: String,
+}
+
+/// See the module text. Attempts under way end when it is dropped.
 #[derive(Debug)]
 pub struct Roots {
     kv: Arc<dyn Kv>,
+    shared: Arc<Shared>,
+    tasks: Mutex<JoinSet<()>>,
+}
+
+/// What the attempts share with the rest.
+#[derive(Debug)]
+struct Shared {
     discovery: Arc<Discovery>,
     opener: Arc<dyn Opener>,
+    waiting: Mutex<BTreeMap<String, Waiting>>,
+}
+
+impl Shared {
+    fn waiting(&self) -> MutexGuard<'_, BTreeMap<String, Waiting>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens a place once; whether that ended the matter.
+    async fn try_once(&self, url: &str) -> bool {
+        let opened = self.opener.open(url).await;
+        let mut waiting = self.waiting();
+        // Removed meanwhile.
+        let Some(root) = waiting.get_mut(url) else {
+            return true;
+        };
+        root.tries += 1;
+        match opened {
+            Err(why) => {
+                tracing::warn!(url, %why, tries = root.tries, "a root cannot be opened yet");
+                root.why = why;
+                false
+            }
+            Ok(upstream) => {
+                let spec = root.spec.clone();
+                waiting.remove(url);
+                match self.discovery.add_root(spec, upstream) {
+                    Ok(()) | Err(RootError::Exists(_)) => {}
+                    Err(error) => {
+                        tracing::error!(url, %error, "a root is not watched; add it again");
+                    }
+                }
+                true
+            }
+        }
+    }
+
+    async fn try_until_open(&self, url: &str) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            tokio::time::sleep(pause).await;
+            if self.try_once(url).await {
+                return;
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
 }
 
 impl Roots {
-    /// Watches every root that is kept. One whose place cannot be opened is logged and stays kept.
+    /// Watches every root that is kept, as soon as its place can be opened.
     pub async fn resume(
         kv: Arc<dyn Kv>,
         discovery: Arc<Discovery>,
@@ -76,21 +152,74 @@ impl Roots {
     ) -> Result<Self, KvError> {
         let roots = Self {
             kv,
-            discovery,
-            opener,
+            shared: Arc::new(Shared {
+                discovery,
+                opener,
+                waiting: Mutex::default(),
+            }),
+            tasks: Mutex::default(),
         };
         for (key, stored) in roots.kv.scan(KeyRange::prefix(KEY), MAX_ROOTS).await? {
             let url = String::from_utf8_lossy(&key[KEY.len()..]).into_owned();
-            if let Err(why) = roots.watch_kept(&url, &stored.value).await {
-                tracing::error!(url, %why, "a root is not watched; add it again");
+            match serde_json::from_slice(&stored.value) {
+                Ok(spec) => roots.watch_kept(url, spec).await,
+                Err(error) => tracing::error!(url, %error, "a root is not watched; add it again"),
             }
         }
         Ok(roots)
     }
 
+    async fn watch_kept(&self, url: String, spec: RootSpec) {
+        let waiting = Waiting {
+            spec,
+            since: Instant::now(),
+            tries: 0,
+            why: String::new(),
+        };
+        self.shared.waiting().insert(url.clone(), waiting);
+        if !self.shared.try_once(&url).await {
+            let shared = Arc::clone(&self.shared);
+            let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+            tasks.spawn(async move { shared.try_until_open(&url).await });
+        }
+    }
+
+    /// What is known of each root, also of those whose place cannot be opened.
+    pub fn status(&self) -> Vec<RootStatus> {
+        let mut all = self.shared.discovery.roots_status();
+        let waiting = self.shared.waiting();
+        all.extend(waiting.iter().map(|(url, root)| RootStatus {
+            url: url.clone(),
+            spec: root.spec.clone(),
+            tables: 0,
+            refused: BTreeMap::new(),
+            trouble: Some(root.text()),
+        }));
+        all.sort_by(|one, other| one.url.cmp(&other.url));
+        all
+    }
+
+    /// Why a place is not watched, when it lies below a root that cannot be opened.
+    pub fn trouble_at(&self, source: &str) -> Option<Trouble> {
+        let waiting = self.shared.waiting();
+        let (url, root) = waiting.iter().find(|(url, _)| {
+            let rest = source.strip_prefix(url.as_str());
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        })?;
+        Some(Trouble {
+            reason: format!("the root {url} is not watched: {}", root.text()),
+            since_seconds: root.since.elapsed().as_secs(),
+        })
+    }
+
+    /// The roots that cannot be opened.
+    pub fn not_open(&self) -> Vec<String> {
+        self.shared.waiting().keys().cloned().collect()
+    }
+
     /// What discovery knows.
     pub fn discovery(&self) -> &Discovery {
-        &self.discovery
+        &self.shared.discovery
     }
 
     /// Opens a place, watches it, and keeps it.
@@ -106,7 +235,8 @@ impl Roots {
         if self.kv.get(&key).await?.is_some() {
             return Err(RootsError::Exists(url.to_owned()));
         }
-        let upstream = self.opener.open(url).await.map_err(RootsError::Invalid)?;
+        let opened = self.shared.opener.open(url).await;
+        let upstream = opened.map_err(RootsError::Invalid)?;
         let value = serde_json::to_vec(&spec).map_err(|e| RootsError::Invalid(e.to_string()))?;
         let txn = Txn::new()
             .unchanged(key.clone(), None)
@@ -116,7 +246,7 @@ impl Roots {
             TxnOutcome::Conflict { .. } => return Err(RootsError::Exists(url.to_owned())),
             TxnOutcome::Committed { .. } => {}
         }
-        match self.discovery.add_root(spec, upstream) {
+        match self.shared.discovery.add_root(spec, upstream) {
             // Of an earlier start whose record was removed by another replica.
             Ok(()) | Err(RootError::Exists(_)) => Ok(()),
             Err(error) => Err(error.into()),
@@ -126,7 +256,8 @@ impl Roots {
     /// Watches a place no more. What was published stays.
     pub async fn remove(&self, url: &str) -> Result<(), RootsError> {
         let url = url.trim_end_matches('/');
-        let watched = self.discovery.remove_root(url);
+        let waited = self.shared.waiting().remove(url).is_some();
+        let watched = self.shared.discovery.remove_root(url) || waited;
         let key = key(url);
         let kept = match key.len() <= crate::kv::MAX_KEY {
             true => self.kv.get(&key).await?.is_some(),
@@ -140,15 +271,121 @@ impl Roots {
         }
         Err(RootsError::Absent(crate::name::shortened(url)))
     }
+}
 
-    async fn watch_kept(&self, url: &str, value: &[u8]) -> Result<(), String> {
-        let spec: RootSpec = serde_json::from_slice(value).map_err(|error| error.to_string())?;
-        let upstream = self.opener.open(url).await?;
-        let added = self.discovery.add_root(spec, upstream);
-        added.map_err(|error| error.to_string())
+impl Waiting {
+    fn text(&self) -> String {
+        let tries = self.tries;
+        format!("its place cannot be opened ({tries} tries): {}", self.why)
     }
 }
 
 fn key(url: &str) -> Bytes {
     [KEY, url.as_bytes()].concat().into()
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use futures::StreamExt;
+    use futures::stream::BoxStream;
+
+    use super::*;
+    use crate::blobs::DirectoryBlobs;
+    use crate::kv::rocks::RocksKv;
+    use crate::ledger::{Ledger, LedgerConfig};
+    use crate::upstream::{Listed, UpFile, UpstreamError};
+
+    /// A place that is empty once it can be opened.
+    #[derive(Debug)]
+    struct Empty;
+
+    #[async_trait]
+    impl Upstream for Empty {
+        fn url(&self) -> &str {
+            "s3://lake"
+        }
+
+        fn list(&self, _: &str) -> BoxStream<'static, Result<Listed, UpstreamError>> {
+            futures::stream::empty().boxed()
+        }
+
+        fn walk(&self, _: &str) -> BoxStream<'static, Result<UpFile, UpstreamError>> {
+            futures::stream::empty().boxed()
+        }
+
+        async fn head(&self, _: &str) -> Result<UpFile, UpstreamError> {
+            unreachable!("an empty place")
+        }
+
+        async fn read(&self, _: &UpFile, _: std::ops::Range<u64>) -> Result<Bytes, UpstreamError> {
+            unreachable!("an empty place")
+        }
+    }
+
+    /// Cannot open anything as long as `away` is above 0, which each attempt counts down.
+    #[derive(Debug)]
+    struct Away(AtomicU64);
+
+    #[async_trait]
+    impl Opener for Away {
+        async fn open(&self, _: &str) -> Result<Arc<dyn Upstream>, String> {
+            let count = |left: u64| left.checked_sub(1);
+            match self
+                .0
+                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, count)
+            {
+                Ok(_) => Err("connection refused".to_owned()),
+                Err(_) => Ok(Arc::new(Empty)),
+            }
+        }
+    }
+
+    // A store that is away while the catalog starts would never be watched again.
+    #[tokio::test]
+    async fn a_root_that_cannot_be_opened_is_tried_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let kv: Arc<dyn Kv> = Arc::new(RocksKv::open(&directory.path().join("kv")).unwrap());
+        let blobs = DirectoryBlobs::open(&directory.path().join("blobs")).unwrap();
+        let ledger = Ledger::open(Arc::clone(&kv), Arc::new(blobs), LedgerConfig::default());
+        let ledger = ledger.await.unwrap();
+        let resume = |away: u64| {
+            let opener = Arc::new(Away(AtomicU64::new(away)));
+            Roots::resume(
+                Arc::clone(&kv),
+                Arc::new(Discovery::new(ledger.clone())),
+                opener,
+            )
+        };
+        let roots = resume(0).await.unwrap();
+        roots.add("s3://lake/", RootSpec::default()).await.unwrap();
+        drop(roots);
+        let roots = resume(4).await.unwrap();
+        let trouble = roots.status().remove(0).trouble.unwrap();
+        assert!(
+            trouble.contains("1 tries") && trouble.contains("refused"),
+            "{trouble}"
+        );
+        let why = roots.trouble_at("s3://lake/ads.db/clicks").unwrap();
+        assert!(why.reason.contains("s3://lake is not watched"), "{why:?}");
+        assert_eq!(roots.trouble_at("s3://lakeside/x").map(drop), None);
+        tokio::time::pause();
+        // Pauses of 1, 2 and 4 seconds, and the last attempt succeeds.
+        for seconds in [1, 2, 4, 8] {
+            assert_eq!(roots.not_open().len(), 1);
+            tokio::time::advance(Duration::from_secs(seconds)).await;
+            for _ in 0..10 {
+                tokio::task::yield_now().await;
+            }
+        }
+        assert!(roots.not_open().is_empty());
+        assert_eq!(roots.status().len(), 1);
+        tokio::time::resume();
+        roots.remove("s3://lake").await.unwrap();
+        let roots = resume(u64::MAX).await.unwrap();
+        assert!(roots.status().is_empty(), "a removed root is not tried");
+    }
 }
