@@ -8,6 +8,8 @@
 //! it does not answer ([`Unreachable`]). Only the first can ever lead to "deleted", and a listing that
 //! ends with an error says nothing about what it has not shown.
 //!
+//! Places that the catalog itself writes to are [`crate::vault`].
+//!
 //! [`NotFound`]: UpstreamErrorKind::NotFound
 //! [`Unreachable`]: UpstreamErrorKind::Unreachable
 
@@ -91,6 +93,12 @@ pub trait Upstream: Send + Sync + Debug + 'static {
 
     /// A range (non-empty, inside the file) of exactly this version, or `Changed`.
     async fn read(&self, file: &UpFile, range: Range<u64>) -> Result<Bytes, UpstreamError>;
+
+    /// The same version under a token that a later overwrite does not take away, where the store
+    /// keeps old versions. None: it does not. `Changed` when another version is there by now.
+    async fn keep(&self, _file: &UpFile) -> Result<Option<UpFile>, UpstreamError> {
+        Ok(None)
+    }
 }
 
 impl UpstreamError {

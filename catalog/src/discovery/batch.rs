@@ -327,12 +327,18 @@ async fn hold_against(
                 lost.path
             )));
         }
-        let old: BTreeSet<(&str, u64, &str)> = old
+        // A copy has a token of its own, and the time of its original.
+        let managed = target.settings.managed;
+        let identity = |token: &Arc<str>, mtime_ms: i64| match managed {
+            true => Arc::from(mtime_ms.to_string()),
+            false => Arc::clone(token),
+        };
+        let old: BTreeSet<(&str, u64, Arc<str>)> = old
             .iter()
-            .map(|file| (&*file.path, file.size, &*file.token))
+            .map(|file| (&*file.path, file.size, identity(&file.token, file.mtime_ms)))
             .collect();
         for file in &ready.files {
-            if !old.contains(&(&*file.path, file.size, &*file.token)) {
+            if !old.contains(&(&*file.path, file.size, identity(&file.token, file.mtime_ms))) {
                 seen.files += 1;
                 seen.bytes = seen.bytes.saturating_add(file.size);
                 seen.newest_ms = seen.newest_ms.max(Some(file.mtime_ms));

@@ -76,7 +76,8 @@ pub(super) async fn mark(
         return Ok(());
     };
     let known = state.published.partitions.contains_key(partition);
-    if !known || state.degraded == state.published.version {
+    // What upstream does to its files does not touch a version that has files of its own.
+    if target.settings.managed || !known || state.degraded == state.published.version {
         return Ok(());
     }
     let lost = compare(manifest, partition, files).await?;

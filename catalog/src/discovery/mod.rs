@@ -10,6 +10,7 @@
 //! check publish write   footers, columns, policy; manifest; commit
 //! pass                  one look at one table
 //! lost                  published files that are gone or overwritten
+//! managed               files that a version keeps for itself
 //! batch                 the call of a sync system
 //! root queue watch      roots, signals, and the task that looks
 //! ```
@@ -31,12 +32,14 @@ mod follow_iceberg;
 mod head;
 pub mod layout;
 mod lost;
+mod managed;
 mod manifest_file;
 pub mod names;
 mod pass;
 mod publish;
 mod queue;
 mod root;
+mod said;
 mod scan;
 mod settings;
 mod shape;
@@ -60,6 +63,7 @@ pub use why::Why;
 use crate::ledger::{BatchId, Committed, Ledger};
 use crate::name::DatasetName;
 use crate::upstream::Upstream;
+use crate::vault::Vaults;
 use tokio::task::JoinSet;
 use watch::Root;
 
@@ -102,15 +106,22 @@ pub struct RootStatus {
 #[derive(Debug)]
 pub struct Discovery {
     ledger: Ledger,
+    vaults: Vaults,
     roots: Mutex<BTreeMap<String, Arc<Root>>>,
     tasks: Mutex<JoinSet<()>>,
 }
 
 impl Discovery {
-    /// Without any root yet.
+    /// Without any root yet, and without a place for managed copies.
     pub fn new(ledger: Ledger) -> Self {
+        Self::with_vaults(ledger, Vaults::default())
+    }
+
+    /// Without any root yet; files of managed datasets are copied to the first of these.
+    pub fn with_vaults(ledger: Ledger, vaults: Vaults) -> Self {
         Self {
             ledger,
+            vaults,
             roots: Mutex::default(),
             tasks: Mutex::default(),
         }
@@ -139,7 +150,8 @@ impl Discovery {
         if roots.contains_key(&url) {
             return Err(RootError::Exists(url));
         }
-        let root = Arc::new(Root::new(spec, upstream, self.ledger.clone()));
+        let (ledger, vaults) = (self.ledger.clone(), self.vaults.clone());
+        let root = Arc::new(Root::new(spec, upstream, ledger, vaults));
         roots.insert(url, Arc::clone(&root));
         Ok(root)
     }

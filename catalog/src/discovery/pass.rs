@@ -101,10 +101,10 @@ async fn once(target: &Target<'_>, state: &mut TableState) -> Result<Outcome, Pu
     outcome
 }
 
-/// Why a table is not looked at: its name belongs to another place, or it wants what is not offered.
+/// Why a table is not looked at: its name belongs to another place, or there is no place for its copies.
 async fn unusable(target: &Target<'_>) -> Result<Option<String>, PublishError> {
-    if target.settings.managed {
-        let text = "storage: managed is not offered yet; use storage: reference";
+    if target.settings.managed && target.vaults.find(None).is_none() {
+        let text = "storage: managed needs a place for copies; start the catalog with --cold URL";
         return Ok(Some(text.to_owned()));
     }
     match target.ledger.dataset(&target.descriptor.name).await {

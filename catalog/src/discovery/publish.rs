@@ -17,16 +17,18 @@ use super::settings::Settings;
 use super::table::{Published, Ready};
 use super::write;
 use crate::descriptor::Descriptor;
-use crate::ledger::{BatchId, Commit, CommitError, Committed, Ledger, LedgerError};
+use crate::ledger::{BatchId, Commit, CommitError, Committed, Ledger, LedgerError, Save};
 use crate::manifest::{Header, Manifest, ManifestError};
 use crate::schema::evolution::{self, Policy};
 use crate::schema::{Confidence, FileFormat, Inferred, Schema};
 use crate::upstream::Upstream;
+use crate::vault::Vaults;
 
 /// Where a table is and what applies to it.
 #[derive(Debug)]
 pub(crate) struct Target<'a> {
     pub(crate) ledger: &'a Ledger,
+    pub(crate) vaults: &'a Vaults,
     pub(crate) upstream: &'a dyn Upstream,
     pub(crate) footers: &'a Footers,
     /// Below the root.
@@ -143,8 +145,10 @@ pub(crate) async fn publish(
         });
     }
     let summary = summary(&plan, published);
-    let manifest = write::manifest(target, published, &plan, &checked, &inferred, schema).await?;
+    // Before anything is copied: a copy belongs to a dataset.
     register(target).await?;
+    let written = write::manifest(target, published, &plan, &checked, &inferred, schema).await?;
+    let (manifest, save) = written;
     let commit = Commit {
         dataset: target.descriptor.name.clone(),
         expected_head: published.version,
@@ -154,7 +158,7 @@ pub(crate) async fn publish(
         cause: plan.cause,
         summary,
     };
-    match target.ledger.commit(commit).await {
+    match commit_kept(target, commit, save.as_ref()).await? {
         Ok(version) => Ok(Done {
             version: Some(version),
             unfit,
@@ -164,6 +168,22 @@ pub(crate) async fn publish(
         Err(error @ CommitError::Stale { .. }) => Err(PublishError::Stale(error)),
         Err(CommitError::Ledger(error)) => Err(PublishError::Ledger(error)),
     }
+}
+
+/// Commits, and ends the save under which copies were made.
+async fn commit_kept(
+    target: &Target<'_>,
+    commit: Commit,
+    save: Option<&Save>,
+) -> Result<Result<Committed, CommitError>, LedgerError> {
+    let Some(save) = save else {
+        return Ok(target.ledger.commit(commit).await);
+    };
+    let committed = target.ledger.commit_saved(commit, save).await;
+    if !matches!(committed, Ok(Committed::New(_))) {
+        target.ledger.abandon_save(save.dataset, &save.id).await?;
+    }
+    Ok(committed)
 }
 
 /// The format: a person's word, the log's, that of the version before, or what the files look like.

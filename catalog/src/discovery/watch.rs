@@ -22,6 +22,7 @@ use super::pass::{self, Outcome};
 use super::publish::Target;
 use super::queue::{Due, Queue};
 use super::root::{Found, FoundTable, RootSpec, location};
+use super::said::Said;
 use super::settings::{Settings, descriptor_of};
 use super::table::TableState;
 use super::why::Why;
@@ -29,6 +30,7 @@ use crate::descriptor::Descriptor;
 use crate::ledger::{BatchId, Committed, Ledger, LedgerError};
 use crate::name::DatasetName;
 use crate::upstream::Upstream;
+use crate::vault::Vaults;
 
 /// Tables of one root that are looked at at the same time.
 const AT_ONCE: usize = 4;
@@ -42,6 +44,7 @@ pub(super) struct Root {
     spec: RootSpec,
     pub(super) upstream: Arc<dyn Upstream>,
     ledger: Ledger,
+    vaults: Vaults,
     footers: Footers,
     pub(super) queue: Queue,
     tables: Mutex<BTreeMap<DatasetName, Arc<Table>>>,
@@ -64,14 +67,6 @@ struct Table {
     turn: tokio::sync::Mutex<TableState>,
     /// What the last look has to say.
     said: Mutex<Said>,
-}
-
-/// The answer to "why", and when it was made.
-#[derive(Clone, Debug)]
-struct Said {
-    why: Why,
-    at: Instant,
-    active: bool,
 }
 
 /// Looks until the root is removed.
@@ -109,11 +104,17 @@ pub(super) async fn run(root: Arc<Root>) {
 }
 
 impl Root {
-    pub(super) fn new(spec: RootSpec, upstream: Arc<dyn Upstream>, ledger: Ledger) -> Self {
+    pub(super) fn new(
+        spec: RootSpec,
+        upstream: Arc<dyn Upstream>,
+        ledger: Ledger,
+        vaults: Vaults,
+    ) -> Self {
         Self {
             spec,
             upstream,
             ledger,
+            vaults,
             footers: Footers::default(),
             queue: Queue::default(),
             tables: Mutex::default(),
@@ -341,6 +342,7 @@ impl Root {
     ) -> Target<'a> {
         Target {
             ledger: &self.ledger,
+            vaults: &self.vaults,
             upstream: self.upstream.as_ref(),
             footers: &self.footers,
             directory: &found.directory,
@@ -378,21 +380,5 @@ impl Table {
         let why = state.why(self.found.name.as_str(), location, at);
         let active = state.is_active();
         *self.said() = Said { why, at, active };
-    }
-}
-
-impl Said {
-    /// The same answer, as old as it is now.
-    fn aged(self, now: Instant) -> Why {
-        let more = now.saturating_duration_since(self.at).as_secs();
-        let mut why = self.why;
-        why.trouble
-            .iter_mut()
-            .for_each(|trouble| trouble.since_seconds += more);
-        why.partitions
-            .iter_mut()
-            .for_each(|partition| partition.since_seconds += more);
-        why.looked_seconds_ago = why.looked_seconds_ago.map(|seconds| seconds + more);
-        why
     }
 }

@@ -8,9 +8,11 @@ use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 
 use super::check::Checked;
 use super::fingerprint::Fingerprint;
+use super::managed;
 use super::publish::{Plan, PublishError, Target};
 use super::table::{NOTE_FINGERPRINT, NOTE_MARKER, NOTE_PROOF, NOTE_RANGES, Published, Ready};
 use crate::blobs::BlobId;
+use crate::ledger::Save;
 use crate::manifest::{FileEntry, Files, Header, ManifestEdit, ManifestError};
 use crate::schema::history::{EPOCH, History, MIXED, NUMBERED, TYPES, types_note};
 use crate::schema::{ColumnRange, Inferred, Schema};
@@ -23,7 +25,8 @@ const RANGES_MAX: usize = 4000;
 /// Name of the header's note about how sure the format is.
 const NOTE_CONFIDENCE: &str = "confidence";
 
-/// Writes the manifest of a plan; everything that it names is durable afterwards.
+/// Writes the manifest of a plan; everything that it names is durable afterwards. With it the save under
+/// which its copies were made, when there are any.
 pub(super) async fn manifest(
     target: &Target<'_>,
     published: &Published,
@@ -31,7 +34,7 @@ pub(super) async fn manifest(
     checked: &[Checked],
     inferred: &Inferred,
     schema: Option<Schema>,
-) -> Result<BlobId, PublishError> {
+) -> Result<(BlobId, Option<Save>), PublishError> {
     let mut edit = match &published.manifest {
         Some(manifest) => ManifestEdit::from(manifest),
         None => ManifestEdit::new(target.ledger.blobs(), Header::default()),
@@ -44,12 +47,44 @@ pub(super) async fn manifest(
     for partition in &plan.removed {
         edit.remove_partition(partition);
     }
+    if !target.settings.managed {
+        managed::release(target, published, plan, &mut edit).await?;
+        store_all(&mut edit, plan, checked, &[]).await?;
+        return Ok((edit.finish().await?, None));
+    }
+    let kept = managed::keep(target, published, plan, &mut edit).await?;
+    let stored = async {
+        store_all(&mut edit, plan, checked, &kept.lists).await?;
+        if let Some(save) = &kept.save {
+            managed::renew(target, save).await?;
+        }
+        Ok::<_, PublishError>(edit.finish().await?)
+    };
+    match stored.await {
+        Ok(manifest) => Ok((manifest, kept.save)),
+        Err(error) => {
+            managed::give_up(target, kept.save.as_ref()).await;
+            Err(error)
+        }
+    }
+}
+
+/// Stores the lists of files of every ready partition; `kept` says what they are for managed tables.
+async fn store_all(
+    edit: &mut ManifestEdit,
+    plan: &Plan,
+    checked: &[Checked],
+    kept: &[Vec<FileEntry>],
+) -> Result<(), ManifestError> {
     // Boxed: the compiler cannot name the lifetimes of a stream of borrowing futures.
     let lists: Vec<BoxFuture<'_, _>> = plan
         .ready
         .iter()
         .zip(checked)
-        .map(|(ready, checked)| store(&edit, ready, checked).boxed())
+        .enumerate()
+        .map(|(at, (ready, checked))| {
+            store(&*edit, ready, checked, kept.get(at).map(Vec::as_slice)).boxed()
+        })
         .collect();
     let lists: Vec<Files> = stream::iter(lists).buffered(AT_ONCE).try_collect().await?;
     for ((ready, checked), files) in plan.ready.iter().zip(checked).zip(lists) {
@@ -60,7 +95,7 @@ pub(super) async fn manifest(
         }
         edit.set_partition(&ready.partition, values, notes, files)?;
     }
-    Ok(edit.finish().await?)
+    Ok(())
 }
 
 fn write_header(
@@ -139,7 +174,20 @@ async fn store(
     edit: &ManifestEdit,
     ready: &Ready,
     checked: &Checked,
+    kept: Option<&[FileEntry]>,
 ) -> Result<Files, ManifestError> {
+    if let Some(kept) = kept {
+        let entries = kept
+            .iter()
+            .zip(&checked.rows)
+            .map(|(file, rows)| FileEntry {
+                rows: *rows,
+                ..file.clone()
+            });
+        return edit
+            .store_files(&ready.partition, entries.collect::<Vec<_>>())
+            .await;
+    }
     let entry = |(file, rows): (&UpFile, &Option<u64>)| FileEntry {
         path: Arc::clone(&file.path),
         size: file.size,

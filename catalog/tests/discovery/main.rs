@@ -10,6 +10,7 @@ mod listing;
 #[path = "../support/many.rs"]
 mod many;
 mod matrix;
+mod managed;
 #[path = "../support/memory.rs"]
 mod memory;
 #[path = "../../../tests/support/numbers.rs"]
@@ -18,5 +19,7 @@ mod sample;
 mod scale;
 mod spark;
 mod store;
+#[path = "../support/vault.rs"]
+mod vault;
 mod world;
 mod writers;
