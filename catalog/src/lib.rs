@@ -16,7 +16,9 @@
 pub mod access;
 pub mod blobs;
 mod calendar;
+pub mod collect;
 pub mod descriptor;
+mod digest;
 pub mod discovery;
 pub mod iceberg;
 pub mod kv;
@@ -25,10 +27,13 @@ pub mod manifest;
 mod name;
 pub mod rest;
 pub mod roots;
+pub mod saves;
 pub mod schema;
+pub mod scrub;
 mod selector;
 mod stream;
 pub mod upstream;
+pub mod vault;
 
 pub use name::{DatasetName, NameError};
 pub use selector::{Selector, TagName, VersionRef};

@@ -20,7 +20,7 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// How long an answer may take: longer than the server's own deadline for a request.
 const ANSWER: Duration = Duration::from_secs(40);
 
-/// Longest time between two signs of life in an event stream; the server sends one every 15 s.
+/// Longest time between two signs of life in a stream; the server sends one every 15 s.
 const SILENCE: Duration = Duration::from_secs(60);
 
 /// Most bytes of one event; more is not from a catalog.
@@ -198,6 +198,24 @@ impl CatalogClient {
         })
     }
 
+    /// Asks for something that takes long and is answered line by line, one JSON object each.
+    pub(crate) async fn lines<Q: Serialize>(
+        &self,
+        path: &[&str],
+        query: &Q,
+    ) -> Result<Lines, CatalogError> {
+        let request = self.http.request(Method::POST, self.url(path, query)?);
+        let response = self.authorized(request).send().await;
+        let response = self
+            .accept(response.map_err(|e| self.unreachable(&e))?)
+            .await?;
+        Ok(Lines {
+            client: self.clone(),
+            response,
+            buffer: Vec::new(),
+        })
+    }
+
     fn url<Q: Serialize>(&self, path: &[&str], query: &Q) -> Result<Url, CatalogError> {
         let mut url = self.base.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
@@ -253,6 +271,13 @@ impl CatalogClient {
         }
     }
 
+    fn silent(&self) -> CatalogError {
+        CatalogError::Unreachable {
+            url: self.base.to_string(),
+            why: format!("no sign of life for {SILENCE:?}"),
+        }
+    }
+
     fn strange(&self, why: String) -> CatalogError {
         CatalogError::Strange {
             url: self.base.to_string(),
@@ -295,12 +320,39 @@ impl Events {
             }
             let more = tokio::time::timeout(SILENCE, self.response.chunk()).await;
             match more {
-                Err(_) => {
-                    return Err(CatalogError::Unreachable {
-                        url: self.client.address().to_owned(),
-                        why: format!("no sign of life for {SILENCE:?}"),
-                    });
-                }
+                Err(_) => return Err(self.client.silent()),
+                Ok(Err(error)) => return Err(self.client.unreachable(&error)),
+                Ok(Ok(None)) => return Ok(None),
+                Ok(Ok(Some(bytes))) => self.buffer.extend_from_slice(&bytes),
+            }
+        }
+    }
+}
+
+/// An answer that comes line by line.
+#[derive(Debug)]
+pub(crate) struct Lines {
+    client: CatalogClient,
+    response: Response,
+    buffer: Vec<u8>,
+}
+
+impl Lines {
+    /// The next line; none at the end.
+    pub(crate) async fn next(&mut self) -> Result<Option<serde_json::Value>, CatalogError> {
+        loop {
+            if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.buffer.drain(..=end).collect();
+                let line = serde_json::from_slice(&line);
+                return line
+                    .map(Some)
+                    .map_err(|e| self.client.strange(e.to_string()));
+            }
+            if self.buffer.len() > MAX_EVENT {
+                return Err(self.client.strange("a line does not end".to_owned()));
+            }
+            match tokio::time::timeout(SILENCE, self.response.chunk()).await {
+                Err(_) => return Err(self.client.silent()),
                 Ok(Err(error)) => return Err(self.client.unreachable(&error)),
                 Ok(Ok(None)) => return Ok(None),
                 Ok(Ok(Some(bytes))) => self.buffer.extend_from_slice(&bytes),

@@ -5,6 +5,8 @@ pub(crate) mod client;
 pub(crate) mod place;
 pub(crate) mod serve;
 mod upstream;
+mod vault;
 pub(crate) mod view;
 
 pub(crate) use upstream::StoreUpstream;
+pub(crate) use vault::StoreVault;

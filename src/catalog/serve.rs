@@ -3,6 +3,7 @@
 //! ```text
 //! DATA/kv      names, versions, tokens (RocksDB); unused with PostgreSQL
 //! DATA/blobs   manifests, and every version as a self-describing file
+//! DATA/cold    saved models and managed copies, unless other places are named
 //! DATA/token   an admin token for the commands of this machine, mode 0600
 //! ```
 
@@ -19,18 +20,22 @@ use async_trait::async_trait;
 use terrace_cache::store::{Credentials, Store, StoreConfig, StoreUrl};
 use terrace_catalog::access::{Access, AccessError, Grant, Grants, Scope, Token, TokenRequest};
 use terrace_catalog::blobs::{Blobs, DirectoryBlobs};
+use terrace_catalog::collect::Collector;
 use terrace_catalog::discovery::Discovery;
 use terrace_catalog::kv::postgres::{PostgresConfig, PostgresKv};
 use terrace_catalog::kv::{Kv, rocks::RocksKv};
 use terrace_catalog::ledger::{Ledger, LedgerConfig};
 use terrace_catalog::rest;
 use terrace_catalog::roots::{Opener, Roots};
+use terrace_catalog::saves::Saves;
+use terrace_catalog::scrub::Scrubber;
 use terrace_catalog::upstream::Upstream;
+use terrace_catalog::vault::{Vault, Vaults};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::StoreUpstream;
+use super::{StoreUpstream, StoreVault};
 
 /// What a catalog is started with.
 #[derive(Clone)]
@@ -45,6 +50,9 @@ pub(crate) struct CatalogConfig {
     pub(crate) listen: SocketAddr,
     /// Where the tables are mounted on this machine, for SQL clients that do not say where.
     pub(crate) mount: Option<PathBuf>,
+    /// Places for models and managed copies, as URLs; the first takes what nobody says where to put.
+    /// None: `DATA/cold`.
+    pub(crate) cold: Vec<String>,
 }
 
 /// Opens places that discovery watches, as mounts open stores.
@@ -99,6 +107,22 @@ pub(crate) async fn open(data: &Path, database: Option<&str>) -> Result<Stores> 
     })
 }
 
+/// Opens the places for models and managed copies.
+async fn open_vaults(config: &CatalogConfig) -> Result<Vaults> {
+    let own = || vec![format!("file://{}", config.data.join("cold").display())];
+    let urls = match config.cold.is_empty() {
+        true => own(),
+        false => config.cold.clone(),
+    };
+    let credentials = Credentials::new(config.credentials.clone());
+    let mut vaults: Vec<Arc<dyn Vault>> = Vec::with_capacity(urls.len());
+    for url in urls {
+        let vault = StoreVault::open(&url, &credentials).await;
+        vaults.push(Arc::new(vault.map_err(anyhow::Error::msg)?));
+    }
+    Ok(Vaults::new(vaults))
+}
+
 /// A catalog that serves.
 #[derive(Debug)]
 pub(crate) struct Running {
@@ -124,9 +148,15 @@ pub(crate) async fn start(config: &CatalogConfig) -> Result<Running> {
     );
     let ledger = ledger.await.context("open the catalog")?;
     let access = Access::new(Arc::clone(&stores.kv));
+    let vaults = open_vaults(config).await?;
+    let collector = Collector::new(ledger.clone(), vaults.clone(), config.data.clone());
+    collector
+        .claim()
+        .await
+        .context("use the places for models; see --cold")?;
     let roots = Roots::resume(
         Arc::clone(&stores.kv),
-        Arc::new(Discovery::new(ledger.clone())),
+        Arc::new(Discovery::with_vaults(ledger.clone(), vaults.clone())),
         Arc::new(StoreOpener(Credentials::new(config.credentials.clone()))),
     );
     let roots = roots.await.context("watch the roots")?;
@@ -134,10 +164,13 @@ pub(crate) async fn start(config: &CatalogConfig) -> Result<Running> {
     admin_token(&access, &token_file).await?;
     let shutdown = CancellationToken::new();
     let router = rest::router(rest::Parts {
-        ledger,
         access,
         roots: Some(Arc::new(roots)),
         mount: mount_text(config.mount.as_deref()),
+        saves: Some(Arc::new(Saves::new(ledger.clone(), vaults.clone()))),
+        collector: Some(Arc::new(collector)),
+        scrubber: Some(Arc::new(Scrubber::new(ledger.clone(), vaults))),
+        ledger,
         shutdown: shutdown.clone(),
     });
     let server = tokio::spawn(rest::serve(listener, router, shutdown.clone()));

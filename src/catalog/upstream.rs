@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
-use terrace_cache::identity::{ObjectId, Version};
+use terrace_cache::identity::{ObjectId, Token, Version};
 use terrace_cache::source::Source;
 use terrace_cache::store::{ListEntry, ObjectMeta, Store, StoreError, StoreErrorKind};
 use terrace_catalog::upstream::{Listed, UpFile, Upstream, UpstreamError, UpstreamErrorKind};
@@ -39,7 +39,32 @@ impl StoreUpstream {
         }
     }
 
-    fn key(&self, path: &str) -> String {
+    /// The store behind it.
+    pub(super) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The object that a file is. Errors with `Corrupt` for a token that pins none.
+    pub(super) fn meta(&self, file: &UpFile) -> Result<ObjectMeta, UpstreamError> {
+        let unreadable = || {
+            let text = format!("{}: its token pins no version", file.path);
+            UpstreamError::new(UpstreamErrorKind::Corrupt, text)
+        };
+        let version = Version::from_pin_text(&file.token, file.size, file.mtime_ms);
+        Ok(ObjectMeta {
+            key: Arc::from(self.key(&file.path)),
+            version: version.ok_or_else(unreadable)?,
+        })
+    }
+
+    /// The file that an object is. Errors with `Corrupt` for one beside the location.
+    pub(super) fn found(&self, meta: &ObjectMeta) -> Result<UpFile, UpstreamError> {
+        let outside =
+            || UpstreamError::new(UpstreamErrorKind::Corrupt, "a key beside the location");
+        Self::file(&self.prefix, meta).ok_or_else(outside)
+    }
+
+    pub(super) fn key(&self, path: &str) -> String {
         match (&*self.prefix, path) {
             ("", path) => path.to_owned(),
             (prefix, "") => prefix.to_owned(),
@@ -96,21 +121,11 @@ impl Upstream for StoreUpstream {
 
     async fn head(&self, path: &str) -> Result<UpFile, UpstreamError> {
         let meta = self.store.head(&self.key(path)).await.map_err(error)?;
-        let outside =
-            || UpstreamError::new(UpstreamErrorKind::Corrupt, "a key beside the location");
-        Self::file(&self.prefix, &meta).ok_or_else(outside)
+        self.found(&meta)
     }
 
     async fn read(&self, file: &UpFile, range: Range<u64>) -> Result<Bytes, UpstreamError> {
-        let unreadable = || {
-            let text = format!("{}: its token pins no version", file.path);
-            UpstreamError::new(UpstreamErrorKind::Corrupt, text)
-        };
-        let version = Version::from_pin_text(&file.token, file.size, file.mtime_ms);
-        let meta = ObjectMeta {
-            key: Arc::from(self.key(&file.path)),
-            version: version.ok_or_else(unreadable)?,
-        };
+        let meta = self.meta(file)?;
         // Reads are addressed by the store's own root, also where nodes share one under another name.
         let object = ObjectId {
             store: Arc::from(self.store.url().root()),
@@ -132,9 +147,33 @@ impl Upstream for StoreUpstream {
         }
         Ok(whole.freeze())
     }
+
+    async fn keep(&self, file: &UpFile) -> Result<Option<UpFile>, UpstreamError> {
+        let kept = self
+            .store
+            .keep(&self.key(&file.path))
+            .await
+            .map_err(error)?;
+        let Some(kept) = kept else {
+            return Ok(None);
+        };
+        let seen = self.meta(file)?.version;
+        let same = match (&kept.token, &seen.token) {
+            (Token::ETag { etag: kept, .. }, Token::ETag { etag: seen, .. }) => kept == seen,
+            _ => false,
+        };
+        if !same || kept.size != seen.size {
+            let text = format!("{}: another version is there by now", file.path);
+            return Err(UpstreamError::new(UpstreamErrorKind::Changed, text));
+        }
+        Ok(Some(UpFile {
+            token: Arc::from(kept.pin_text()),
+            ..file.clone()
+        }))
+    }
 }
 
-fn error(error: StoreError) -> UpstreamError {
+pub(super) fn error(error: StoreError) -> UpstreamError {
     let kind = match error.kind {
         StoreErrorKind::NotFound => UpstreamErrorKind::NotFound,
         StoreErrorKind::Permission => UpstreamErrorKind::Denied,

@@ -14,6 +14,7 @@ use terrace_catalog::rest::wire::{IssuedToken, NewToken, TokenEntry, TokenList};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::table::{Table, utc};
+use super::upkeep::{self, GcArgs, ScrubArgs};
 use super::{Failure, Global};
 use crate::catalog::client::CatalogClient;
 use crate::catalog::place::CatalogArgs;
@@ -41,6 +42,20 @@ enum Verb {
         store: StoreArgs,
         /// The file to write; it must not exist
         file: PathBuf,
+    },
+    /// Take away blobs and files that no version names
+    Gc {
+        #[command(flatten)]
+        catalog: CatalogArgs,
+        #[command(flatten)]
+        gc: GcArgs,
+    },
+    /// Read saved versions and manifests back; mark what is damaged
+    Scrub {
+        #[command(flatten)]
+        catalog: CatalogArgs,
+        #[command(flatten)]
+        scrub: ScrubArgs,
     },
     /// Print what happens, one JSON object a line, until interrupted
     Events {
@@ -70,6 +85,10 @@ struct ServeArgs {
     /// Address to listen on; port 0 takes a free one
     #[arg(long, value_name = "ADDR", default_value = LISTEN)]
     listen: SocketAddr,
+    /// Where models and managed copies are kept: s3://bucket/prefix or file:///dir, the catalog's own;
+    /// may be repeated, the first is the usual one [default: DATA/cold]
+    #[arg(long, value_name = "URL")]
+    cold: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -117,6 +136,16 @@ pub(crate) fn run(args: &CatalogCommand, global: &Global) -> Result<(), Failure>
         Verb::Serve(args) => Ok(runtime()?.block_on(serve(args))?),
         Verb::Rebuild(args) => Ok(runtime()?.block_on(rebuild(args))?),
         Verb::Export { store, file } => Ok(runtime()?.block_on(export(store, file))?),
+        Verb::Gc { catalog, gc } => {
+            let client = catalog.client(&global.run_base())?;
+            let runtime = crate::control::client::runtime()?;
+            Ok(runtime.block_on(upkeep::gc(&client, gc))?)
+        }
+        Verb::Scrub { catalog, scrub } => {
+            let client = catalog.client(&global.run_base())?;
+            let runtime = crate::control::client::runtime()?;
+            Ok(runtime.block_on(upkeep::scrub(&client, scrub))?)
+        }
         Verb::Events { catalog, after } => {
             let client = catalog.client(&global.run_base())?;
             let runtime = crate::control::client::runtime()?;
@@ -145,6 +174,7 @@ async fn serve(args: &ServeArgs) -> Result<()> {
         credentials: super::credential_environment(),
         listen: args.listen,
         mount: None,
+        cold: args.cold.clone(),
     };
     let asked = Ends::watch()?;
     let mut running = serve::start(&config).await?;

@@ -26,6 +26,7 @@ mod sync;
 mod table;
 mod umount;
 mod up;
+mod upkeep;
 mod warm;
 
 /// Datasets at native SSD speed on every node of an ML cluster.

@@ -41,6 +41,10 @@ pub(crate) struct UpArgs {
     /// Address of the catalog; port 0 takes a free one
     #[arg(long, value_name = "ADDR", default_value = LISTEN)]
     listen: SocketAddr,
+    /// Where models and managed copies are kept: s3://bucket/prefix or file:///dir
+    /// [default: DATA/cold]
+    #[arg(long, value_name = "URL")]
+    cold: Vec<String>,
     /// Show the tree of all tables here; an existing directory
     #[arg(long, value_name = "DIR")]
     mount: Option<PathBuf>,
@@ -75,6 +79,7 @@ async fn up(args: &UpArgs, data: &Path, global: &Global) -> Result<()> {
     let config = CatalogConfig {
         data: data.to_owned(),
         listen: args.listen,
+        cold: args.cold.clone(),
         database: None,
         credentials: super::credential_environment(),
         mount: args.mount.clone(),

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod models;
 mod served;
 
 use std::os::unix::fs::PermissionsExt;

@@ -18,18 +18,32 @@ pub(crate) struct Served {
     address: String,
     /// What commands send; None: the token's file.
     token: Option<String>,
+    /// Behind `terrace catalog serve`.
+    options: Vec<String>,
 }
 
 impl Served {
     pub(crate) fn start() -> Self {
+        Self::with(&[])
+    }
+
+    /// One that is started with these options.
+    pub(crate) fn with(options: &[&str]) -> Self {
         let root = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        let (process, address) = spawn(&root);
+        let options: Vec<String> = options.iter().map(ToString::to_string).collect();
+        let (process, address) = spawn(&root, &options);
         Self {
             root,
             process,
             address,
             token: None,
+            options,
         }
+    }
+
+    /// Where it serves.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
     }
 
     /// A path for the test's own files, removed with the catalog.
@@ -51,7 +65,7 @@ impl Served {
     /// Starts it again over the same data.
     pub(crate) fn restart(&mut self) {
         self.process.wait().unwrap();
-        (self.process, self.address) = spawn(&self.root);
+        (self.process, self.address) = spawn(&self.root, &self.options);
     }
 
     /// Commands send this token from now on; none when it is empty.
@@ -77,10 +91,15 @@ impl Served {
         (status, err)
     }
 
+    /// Runs `terrace ...`, whatever comes of it; its status.
+    pub(crate) fn try_run(&self, words: &[&str]) -> i32 {
+        self.terrace(words).0
+    }
+
     fn terrace(&self, words: &[&str]) -> (i32, String, String) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_terrace"));
         command.args(["--log", "warn"]).args(words);
-        command.env("TERRACE_CATALOG", format!("http://{}", self.address));
+        command.env("TERRACE_CATALOG", self.url());
         match &self.token {
             Some(token) => command.env("TERRACE_TOKEN", token),
             None => command.env_remove("TERRACE_TOKEN"),
@@ -128,7 +147,7 @@ impl Drop for Served {
 }
 
 /// Starts a catalog and reads its address from what it prints.
-fn spawn(root: &TempDir) -> (Child, String) {
+fn spawn(root: &TempDir, options: &[String]) -> (Child, String) {
     let log = std::fs::OpenOptions::new()
         .create(true)
         .append(true)
@@ -137,6 +156,7 @@ fn spawn(root: &TempDir) -> (Child, String) {
     let mut process = Command::new(env!("CARGO_BIN_EXE_terrace"))
         .args(["catalog", "serve", "--listen", "127.0.0.1:0", "--data"])
         .arg(root.path().join("data"))
+        .args(options)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(log)

@@ -45,25 +45,31 @@ class S3Client:
         with ThreadPoolExecutor(threads) as pool:
             return sum(1 for _ in pool.map(lambda file: self.put(bucket, file[0], file[1].read_bytes()), files))
 
-    def request(self, method: str, bucket: str, key: str, body: bytes) -> None:
+    def keep_versions(self, bucket: str) -> None:
+        """Lets a bucket keep what is overwritten or removed from now on."""
+        body = b"<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>"
+        self.request("PUT", bucket, "", body, query="versioning=")
+
+    def request(self, method: str, bucket: str, key: str, body: bytes, query: str = "") -> None:
         """One signed request. Raises with the server's answer when it refuses."""
         path = quote(f"/{bucket}/{key}", safe="/-_.~")
         connection = getattr(self.local, "connection", None)
         if connection is None:
             connection = self.local.connection = http.client.HTTPConnection(self.host, timeout=60)
-        connection.request(method, path, body=body, headers=self.sign(method, path))
+        target = f"{path}?{query}" if query else path
+        connection.request(method, target, body=body, headers=self.sign(method, path, query))
         answer = connection.getresponse()
         said = answer.read()
         if answer.status >= 300:
             raise RuntimeError(f"{method} {path}: {answer.status} {said[:300]!r}")
 
-    def sign(self, method: str, path: str) -> dict[str, str]:
-        """Headers of a request without a query, signature included."""
+    def sign(self, method: str, path: str, query: str = "") -> dict[str, str]:
+        """Headers of a request, signature included. The query is encoded, its names in order."""
         now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%SZ")
         scope = f"{now[:8]}/{self.region}/s3/aws4_request"
         headers = {"host": self.host, "x-amz-content-sha256": UNSIGNED, "x-amz-date": now}
         names = ";".join(headers)
-        canonical = "\n".join([method, path, "", *(f"{name}:{value}" for name, value in headers.items()), "",
+        canonical = "\n".join([method, path, query, *(f"{name}:{value}" for name, value in headers.items()), "",
                                names, UNSIGNED])
         text = "\n".join(["AWS4-HMAC-SHA256", now, scope, hashlib.sha256(canonical.encode()).hexdigest()])
         key = f"AWS4{self.secret}".encode()

@@ -5,6 +5,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "../catalog/served.rs"]
+#[expect(dead_code, reason = "the tests of the catalog use the rest of it")]
+mod served;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -13,6 +16,7 @@ mod changes;
 mod demo;
 mod discovery;
 mod life;
+mod models;
 mod refusals;
 mod soak;
 mod sql;

@@ -6,6 +6,7 @@
 //! then     v number   the version                 r latest   points to it
 //!          r day      points to it                b batch    leads to it
 //!          p number   its mirror file is due      e          the event
+//!          s save     gone, if files of a save were committed
 //! after    the mirror file is written, and `p number` removed
 //! ```
 //!
@@ -21,7 +22,7 @@ use super::dataset::{Dataset, DatasetState};
 use super::event::EventKind;
 use super::record::{BatchRecord, NameRecord, RefRecord, VersionRecord, decode, encode, stored};
 use super::version::{Version, VersionState, day_of};
-use super::{BatchId, DatasetId, Key, Ledger, LedgerError, RETRIES};
+use super::{BatchId, DatasetId, Key, Ledger, LedgerError, RETRIES, Save};
 use crate::blobs::BlobId;
 use crate::kv::{KvError, Txn, TxnOutcome, Versioned};
 use crate::manifest::{Manifest, NumberMap, Totals};
@@ -108,6 +109,8 @@ struct Head {
     latest: Option<(RefRecord, Versioned)>,
     /// The version that the batch has led to.
     known: Option<u64>,
+    /// The save that the version is made of, as it was read.
+    guard: Option<(Key, Versioned)>,
 }
 
 /// What the head says about source sequences.
@@ -121,6 +124,24 @@ impl Ledger {
     /// Makes a version. May be called again with the same batch when the answer got lost. Dropped
     /// before it ends, the version may be made or not.
     pub async fn commit(&self, commit: Commit) -> Result<Committed, CommitError> {
+        self.commit_guarded(commit, None).await
+    }
+
+    /// The same for files that a save has written, and ends the save. Errors with `Refused` when it
+    /// was given up meanwhile: then its files may be gone.
+    pub async fn commit_saved(
+        &self,
+        commit: Commit,
+        save: &Save,
+    ) -> Result<Committed, CommitError> {
+        self.commit_guarded(commit, Some(save)).await
+    }
+
+    async fn commit_guarded(
+        &self,
+        commit: Commit,
+        save: Option<&Save>,
+    ) -> Result<Committed, CommitError> {
         let text: usize = commit
             .summary
             .iter()
@@ -134,10 +155,13 @@ impl Ledger {
         let manifest = Manifest::open(&self.blobs, &commit.manifest).await;
         let totals = manifest.map_err(LedgerError::from)?.totals();
         for attempt in 0..RETRIES {
-            let head = self.head(&commit).await?;
+            let mut head = self.head(&commit).await?;
             if let Some(known) = head.known {
                 let version = self.version(&head.dataset, known).await?;
                 return Ok(Committed::Same(version));
+            }
+            if let Some(save) = save {
+                head.guard = Some(self.save_guard(save).await?);
             }
             let found = head.latest.as_ref().map(|(latest, _)| latest.version);
             let equal = head
@@ -195,6 +219,7 @@ impl Ledger {
             dataset,
             latest,
             known: known.map(|record| record.version),
+            guard: None,
         })
     }
 
@@ -352,7 +377,10 @@ impl Ledger {
             )
             .put(self.keys.pending(id, number), Key::new())
             .append(event_key, event);
-        let txn = self.with_batch(txn, id, commit, number)?;
+        let mut txn = self.with_batch(txn, id, commit, number)?;
+        if let Some((save, read)) = &head.guard {
+            txn = txn.unchanged(save.clone(), Some(read)).delete(save.clone());
+        }
         match self.kv.txn(txn).await? {
             TxnOutcome::Conflict { .. } => Ok(None),
             TxnOutcome::Committed { .. } => {

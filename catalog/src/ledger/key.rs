@@ -11,6 +11,7 @@
 //! e  revision          -> EventRecord     in the order of the transactions (`kv::Op::Append`)
 //! g  id number holder  -> HoldRecord      why a version must stay
 //! p  id number         -> (empty)         a mirror file that is not written yet; number 0: the dataset's
+//! s  id save           -> SaveRecord      files that are being written to a place of their own
 //! t                    -> TrimRecord      up to where events were removed
 //! x                    -> (empty)         a rebuild is under way
 //! ```
@@ -34,6 +35,7 @@ pub(super) enum Table {
     Event = b'e',
     Hold = b'g',
     Pending = b'p',
+    Save = b's',
     Trim = b't',
     Rebuild = b'x',
 }
@@ -48,6 +50,11 @@ impl Keys {
     /// What every key of a table begins with.
     pub(super) fn table(self, table: Table) -> Bytes {
         self.start(table).freeze()
+    }
+
+    /// What every key of a table begins with, whosever it is.
+    pub(super) fn everyone(table: Table) -> Bytes {
+        Bytes::copy_from_slice(&[table as u8])
     }
 
     pub(super) fn name(self, name: &str) -> Bytes {
@@ -96,6 +103,10 @@ impl Keys {
         key.freeze()
     }
 
+    pub(super) fn save(self, id: DatasetId, save: &str) -> Bytes {
+        self.text(Table::Save, id, save)
+    }
+
     pub(super) fn pending(self, id: DatasetId, number: u64) -> Bytes {
         self.number(Table::Pending, id, number)
     }
@@ -123,6 +134,12 @@ impl Keys {
 /// The last 8 bytes of a key, as a number.
 pub(super) fn last_number(key: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(*key.last_chunk::<8>()?))
+}
+
+/// Whether a key that begins as one of a table is one: other parts of the catalog keep keys that begin
+/// with a letter and a slash.
+pub(super) fn is_ledger_key(key: &[u8]) -> bool {
+    key.get(1) != Some(&b'/')
 }
 
 /// The id of a key of a table whose keys begin with one.

@@ -7,7 +7,9 @@
 //! commit.rs            one transaction that makes a version
 //! resolve.rs tag.rs    selectors; tags
 //! event.rs hold.rs     what happened; why a version stays
+//! save.rs              files that are being written, before they are a version
 //! remove.rs retire.rs  two steps and a delay
+//! roots.rs             what a collector must not take
 //! mirror.rs rebuild.rs every version also as a file; all of it from the files alone
 //! ```
 //!
@@ -38,6 +40,8 @@ mod record;
 mod remove;
 mod resolve;
 mod retire;
+mod roots;
+mod save;
 mod search;
 mod tag;
 mod version;
@@ -61,6 +65,8 @@ pub use hold::{Hold, Holder};
 use key::Keys;
 pub use rebuild::RebuildReport;
 pub use remove::Purpose;
+pub(crate) use roots::Root;
+pub use save::Save;
 pub use search::Query;
 use search::Search;
 pub use version::{Version, VersionState};
@@ -238,7 +244,7 @@ impl Ledger {
         &self.blobs
     }
 
-    fn now(&self) -> i64 {
+    pub(crate) fn now(&self) -> i64 {
         (self.config.clock)()
     }
 

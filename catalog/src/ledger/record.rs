@@ -211,6 +211,17 @@ pub(super) struct HoldRecord {
     pub(super) note: String,
 }
 
+/// A save that is under way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct SaveRecord {
+    /// URL of the vault it is written to.
+    pub(super) vault: String,
+    /// Where in the vault: `vault::Place`.
+    pub(super) place: String,
+    pub(super) since_ms: i64,
+    pub(super) until_ms: i64,
+}
+
 /// Up to where events were removed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct TrimRecord {
@@ -266,6 +277,7 @@ records! {
     BatchRecord = "a batch",
     EventRecord = "an event",
     HoldRecord = "a hold",
+    SaveRecord = "a save",
     TrimRecord = "removed events",
     VersionMirror = "a mirrored version",
     DatasetMirror = "a mirrored dataset",
@@ -307,6 +319,15 @@ mod tests {
             updated_ms: 2,
             state: DatasetStateRecord::Removing { not_before_ms: 3 },
             columns: None,
+        }
+    }
+
+    fn save() -> SaveRecord {
+        SaveRecord {
+            vault: "s3://cold/models".into(),
+            place: "0000000000000007/019f8a5d1c00-00000000000000ff".into(),
+            since_ms: 1,
+            until_ms: 2,
         }
     }
 
@@ -380,6 +401,7 @@ mod tests {
             encode(&TrimRecord { up_to: 5 }).unwrap(),
             encode(&version_mirror).unwrap(),
             encode(&dataset_mirror).unwrap(),
+            encode(&save()).unwrap(),
         ]
     }
 

@@ -152,7 +152,13 @@ impl Ledger {
                     self.blobs.delete_named(&file).await?;
                 }
             }
-            for table in [Table::Ref, Table::Version, Table::Batch, Table::Hold] {
+            for table in [
+                Table::Ref,
+                Table::Version,
+                Table::Batch,
+                Table::Hold,
+                Table::Save,
+            ] {
                 self.delete_range(KeyRange::prefix(&self.keys.of(table, id)))
                     .await?;
             }

@@ -19,6 +19,7 @@ mod edit;
 mod entry;
 mod listing;
 mod map;
+mod reach;
 mod root;
 mod tree;
 mod tree_edit;
@@ -34,6 +35,7 @@ pub use edit::{Files, ManifestEdit};
 pub use entry::{Checksum, FileEntry, MAX_PATH, MAX_TEXT, Partition};
 pub use listing::DirectoryEntry;
 pub(crate) use map::NumberMap;
+pub(crate) use reach::{Reached, reach_map};
 use root::Root;
 pub use root::{Header, Totals};
 

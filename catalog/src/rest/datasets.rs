@@ -8,14 +8,14 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use futures::stream::{self, StreamExt, TryStreamExt};
 
+use super::Api;
 use super::error::ApiError;
 use super::extract::{Dataset, Json, Query, body, page, with_status};
 use super::policy::Caller;
 use super::wire::{
     DatasetDetail, DatasetPage, DatasetQuery, DatasetSummary, ErrorBody, NamePage, NameQuery,
-    Removal, RemoveQuery,
+    RemovalPlan, RemoveQuery,
 };
-use super::{Api, now_ms};
 use crate::access::Scope;
 use crate::descriptor::{Descriptor, Kind};
 use crate::ledger::{self, DatasetState, Ledger, LedgerError};
@@ -184,19 +184,20 @@ pub(super) async fn register(
     Ok(with_status(status, detail(api.ledger(), &dataset).await?))
 }
 
-/// Removes a dataset, in two steps with a delay between them: the first call marks it, and one after
-/// the delay removes it. `keep=true` takes the mark away. Files of the dataset stay where they are.
+/// Removes a dataset, in two steps with a delay between them: the first call marks it and says what
+/// would go, and one with the token of that answer, after the delay, removes it. `keep=true` takes the
+/// mark away. Files that the catalog does not own stay where they are.
 #[utoipa::path(delete, path = "/api/v1/datasets/{dataset}", tag = "datasets",
     operation_id = "remove_dataset",
     params(("dataset" = String, Path, description = "namespace.table"), RemoveQuery),
-    responses((status = 200, body = Removal), (status = 202, body = Removal),
+    responses((status = 200, body = RemovalPlan), (status = 202, body = RemovalPlan),
         (status = "default", body = ErrorBody)))]
 pub(super) async fn remove(
     State(api): State<Api>,
     Dataset(name): Dataset,
     Query(query): Query<RemoveQuery>,
 ) -> Result<Response, ApiError> {
-    super::removal::dataset(api.ledger(), &name, query.keep, now_ms()).await
+    super::removal::dataset(api.ledger(), &name, &query).await
 }
 
 async fn summary(ledger: &Ledger, dataset: &ledger::Dataset) -> Result<DatasetSummary, ApiError> {

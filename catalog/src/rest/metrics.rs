@@ -3,7 +3,7 @@
 //! Labels are bounded: method, route as the document writes it, status. No dataset is ever a label.
 //! Every name is listed in docs/OPERATIONS.md; the tidy test compares both.
 
-use std::sync::atomic::AtomicI64;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use axum::http::Method;
@@ -30,6 +30,65 @@ struct Route {
     route: String,
 }
 
+/// What other parts have counted since the start.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Totals {
+    pub(super) gc_runs: u64,
+    pub(super) gc_taken: u64,
+    pub(super) gc_taken_bytes: u64,
+    pub(super) scrubbed_bytes: u64,
+    pub(super) scrub_damaged: u64,
+}
+
+/// The same as they are shown.
+#[derive(Debug, Default)]
+struct Upkeep {
+    gc_runs: Counter,
+    gc_taken: Counter,
+    gc_taken_bytes: Counter,
+    scrubbed_bytes: Counter,
+    scrub_damaged: Counter,
+}
+
+impl Upkeep {
+    fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "catalog_gc_runs",
+            "Collections of garbage that ended",
+            self.gc_runs.clone(),
+        );
+        registry.register(
+            "catalog_gc_taken",
+            "Blobs and files that were taken away",
+            self.gc_taken.clone(),
+        );
+        registry.register(
+            "catalog_gc_taken_bytes",
+            "Bytes of what was taken away",
+            self.gc_taken_bytes.clone(),
+        );
+        registry.register(
+            "catalog_scrubbed_bytes",
+            "Bytes of files that were read back",
+            self.scrubbed_bytes.clone(),
+        );
+        registry.register(
+            "catalog_scrub_damaged",
+            "Files and blocks that were found damaged",
+            self.scrub_damaged.clone(),
+        );
+    }
+
+    fn set(&self, totals: Totals) {
+        let set = |counter: &Counter, value| counter.inner().store(value, Ordering::Relaxed);
+        set(&self.gc_runs, totals.gc_runs);
+        set(&self.gc_taken, totals.gc_taken);
+        set(&self.gc_taken_bytes, totals.gc_taken_bytes);
+        set(&self.scrubbed_bytes, totals.scrubbed_bytes);
+        set(&self.scrub_damaged, totals.scrub_damaged);
+    }
+}
+
 type Seconds = Family<Route, Histogram, fn() -> Histogram>;
 
 /// See the module text.
@@ -41,6 +100,7 @@ pub(crate) struct Metrics {
     in_flight: Gauge<i64, AtomicI64>,
     streams: Gauge<i64, AtomicI64>,
     scans: Counter,
+    upkeep: Upkeep,
 }
 
 impl Default for Metrics {
@@ -75,6 +135,8 @@ impl Default for Metrics {
             "Reports of SQL engines about their scans and commits",
             scans.clone(),
         );
+        let upkeep = Upkeep::default();
+        upkeep.register(&mut registry);
         Self {
             registry,
             requests,
@@ -82,6 +144,7 @@ impl Default for Metrics {
             in_flight,
             streams,
             scans,
+            upkeep,
         }
     }
 }
@@ -122,8 +185,9 @@ impl Metrics {
             .observe(took.as_secs_f64());
     }
 
-    /// All of them in the text format.
-    pub(super) fn render(&self) -> Result<String, std::fmt::Error> {
+    /// All of them in the text format, with what other parts have counted.
+    pub(super) fn render(&self, totals: Totals) -> Result<String, std::fmt::Error> {
+        self.upkeep.set(totals);
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
         Ok(text)

@@ -23,7 +23,9 @@ mod events;
 mod extract;
 mod health;
 mod iceberg;
+mod maintain;
 mod metrics;
+mod models;
 mod policy;
 mod removal;
 mod routes;
@@ -43,9 +45,12 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::Access;
+use crate::collect::Collector;
 use crate::iceberg::Remembered;
 use crate::ledger::Ledger;
 use crate::roots::Roots;
+use crate::saves::Saves;
+use crate::scrub::Scrubber;
 
 pub use error::ApiError;
 pub use routes::{document, router};
@@ -62,6 +67,12 @@ pub struct Parts {
     pub roots: Option<Arc<Roots>>,
     /// Where the tables are mounted for SQL clients that do not say where; none: they have to.
     pub mount: Option<String>,
+    /// Where models are saved; none: they are not.
+    pub saves: Option<Arc<Saves>>,
+    /// Takes garbage away when somebody asks.
+    pub collector: Option<Arc<Collector>>,
+    /// Reads versions back when somebody asks.
+    pub scrubber: Option<Arc<Scrubber>>,
     /// Ends event streams, so that a server can end.
     pub shutdown: CancellationToken,
 }

@@ -10,7 +10,10 @@ use utoipa_axum::routes;
 use super::document::Document;
 use super::error::ApiError;
 use super::policy::{Policy, SCHEME, guard};
-use super::{Api, Parts, datasets, events, health, iceberg, sample, sync, tags, tokens, versions};
+use super::{
+    Api, Parts, datasets, events, health, iceberg, maintain, models, sample, sync, tags, tokens,
+    versions,
+};
 use crate::access::Scope;
 
 /// The catalog's routes. Runs until the parts' `shutdown` only as far as event streams go; everything
@@ -55,6 +58,7 @@ fn all(api: &Api) -> OpenApiRouter<Api> {
         .routes(guard(api, Dataset(Admin), routes!(datasets::remove)))
         .routes(guard(api, Dataset(List), routes!(versions::list)))
         .routes(guard(api, Dataset(List), routes!(versions::show)))
+        .routes(guard(api, Dataset(Admin), routes!(versions::remove)))
         .routes(guard(api, Dataset(Read), routes!(versions::files)))
         .routes(guard(api, Dataset(Read), routes!(versions::directory)))
         .routes(guard(api, Dataset(List), routes!(versions::partitions)))
@@ -68,6 +72,12 @@ fn all(api: &Api) -> OpenApiRouter<Api> {
         .routes(guard(api, All(Admin), routes!(sync::roots)))
         .routes(guard(api, All(Admin), routes!(sync::add_root)))
         .routes(guard(api, All(Admin), routes!(sync::remove_root)))
+        .routes(guard(api, Dataset(Publish), routes!(models::begin)))
+        .routes(guard(api, Dataset(Publish), routes!(models::finish)))
+        .routes(guard(api, Dataset(Publish), routes!(models::show)))
+        .routes(guard(api, Dataset(Publish), routes!(models::abandon)))
+        .routes(guard(api, All(Admin), routes!(maintain::collect)))
+        .routes(guard(api, All(Admin), routes!(maintain::scrub)))
         .routes(guard(api, any, routes!(events::follow)))
         .routes(guard(api, All(Admin), routes!(tokens::list)))
         .routes(guard(api, All(Admin), routes!(tokens::create)))

@@ -18,7 +18,7 @@ use crate::roots::{Roots, RootsError};
 #[utoipa::path(get, path = "/api/v1/roots", tag = "sync", operation_id = "list_roots",
     responses((status = 200, body = RootList), (status = "default", body = ErrorBody)))]
 pub(super) async fn roots(State(api): State<Api>) -> Result<Json<RootList>, ApiError> {
-    let status = roots_of(&api)?.discovery().roots_status();
+    let status = roots_of(&api)?.status();
     let items = status.iter().map(serde_json::to_value);
     let items = items.collect::<Result<_, _>>();
     let items = items.map_err(|error| ApiError::internal(error.to_string()))?;
@@ -66,9 +66,30 @@ pub(super) async fn why(
     State(api): State<Api>,
     Dataset(name): Dataset,
 ) -> Result<Json<Why>, ApiError> {
-    let why = roots_of(&api)?.discovery().why(&name);
-    let absent = || ApiError::not_found(format!("no root has a table {name}"));
-    why.map(Json).ok_or_else(absent)
+    let roots = roots_of(&api)?;
+    if let Some(why) = roots.discovery().why(&name) {
+        return Ok(Json(why));
+    }
+    // A root that cannot be opened has shown no table: what is registered says where each lies.
+    if let Ok(dataset) = api.ledger().dataset(&name).await
+        && let Some(trouble) = roots.trouble_at(&dataset.descriptor.source)
+    {
+        return Ok(Json(Why {
+            dataset: name.to_string(),
+            location: dataset.descriptor.source.clone(),
+            version: super::versions::resolve_latest(&api, &name)
+                .await?
+                .map(|version| version.number),
+            trouble: Some(trouble),
+            ..Why::default()
+        }));
+    }
+    let mut message = format!("no root has a table {name}");
+    let closed = roots.not_open();
+    if !closed.is_empty() {
+        message.push_str(&format!("; not open yet: {}", closed.join(", ")));
+    }
+    Err(ApiError::not_found(message))
 }
 
 /// Says that a batch is written: the sync system's call. Idempotent by its id; 201 makes a version,

@@ -1,6 +1,7 @@
 //! Versions: listed, resolved, compared, and their files page by page.
 
 use axum::extract::{RawPathParams, State};
+use axum::response::Response;
 use serde_json::Value;
 
 use super::Api;
@@ -10,8 +11,8 @@ use super::extract::{Dataset, Json, Query, page, param};
 use super::policy::Caller;
 use super::wire::{
     Column, DiffPage, DiffQuery, DirectoryPage, DirectoryQuery, ErrorBody, FileItem, FilePage,
-    FileQuery, NameQuery, PartitionItem, PartitionPage, ResolveQuery, SqlDetail, VersionDetail,
-    VersionPage, VersionQuery, VersionSummary,
+    FileQuery, NameQuery, PartitionItem, PartitionPage, RemovalPlan, RemoveQuery, ResolveQuery,
+    SqlDetail, VersionDetail, VersionPage, VersionQuery, VersionSummary,
 };
 use crate::access::Scope;
 use crate::iceberg::{self, LeftOut, Refused};
@@ -68,6 +69,23 @@ pub(super) async fn show(
     let mut shown = detail(&name, &version, &manifest);
     shown.sql = Some(sql(&api, &version, &manifest).await?);
     Ok(Json(shown))
+}
+
+/// Removes a version, in two steps as a dataset. Refused for the latest, a tagged and a held one.
+#[utoipa::path(delete, path = "/api/v1/datasets/{dataset}/versions/{version}", tag = "versions",
+    operation_id = "remove_version",
+    params(("dataset" = String, Path, description = "namespace.table"),
+        ("version" = String, Path, description = "v12 or 12"), RemoveQuery),
+    responses((status = 200, body = RemovalPlan), (status = 202, body = RemovalPlan),
+        (status = "default", body = ErrorBody)))]
+pub(super) async fn remove(
+    State(api): State<Api>,
+    Dataset(name): Dataset,
+    params: RawPathParams,
+    Query(query): Query<RemoveQuery>,
+) -> Result<Response, ApiError> {
+    let version = of_path(&api, name, &params).await?;
+    super::removal::version(api.ledger(), &version, &query).await
 }
 
 /// The version that a selector means now.
@@ -221,7 +239,10 @@ pub(super) async fn diff(
 }
 
 /// The latest version; none before the first.
-async fn resolve_latest(api: &Api, name: &DatasetName) -> Result<Option<Version>, ApiError> {
+pub(super) async fn resolve_latest(
+    api: &Api,
+    name: &DatasetName,
+) -> Result<Option<Version>, ApiError> {
     let selector = Selector::new(name.clone(), VersionRef::Latest);
     match api.ledger().resolve(&selector).await {
         Ok(version) => Ok(Some(version)),

@@ -29,6 +29,7 @@ fn filled(path: &str) -> String {
         .replace("{version}", "v1")
         .replace("{tag}", "prod")
         .replace("{batch}", "b1")
+        .replace("{save}", "s1")
         .replace("{root}", "r1")
         .replace("{id}", "0123456789ab")
         .replace("{prefix}", "store")

@@ -197,3 +197,55 @@ async fn tags_and_selectors_name_one_version() {
         404
     );
 }
+
+// Somebody who confirms what they have not been shown, or who guesses, must not delete a year of data.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removal_is_shown_and_confirmed() {
+    let (catalog, _) = two_versions().await;
+    let admin = catalog.token(&["admin:ads"]).await;
+    let delete = |path: &'static str| {
+        let (catalog, admin) = (&catalog, &admin);
+        async move { catalog.ask("DELETE", path, Some(admin), b"").await }
+    };
+    let version = "/api/v1/datasets/ads.clicks/versions/v1";
+    let marked = delete(version).await;
+    assert_eq!(marked.status, 202, "{}", marked.body);
+    let plan = marked.json();
+    assert_eq!(
+        (&plan["state"], &plan["versions"]),
+        (&json!("marked"), &json!(1))
+    );
+    assert_eq!(plan["confirm"].as_str().unwrap().len(), 16);
+    // Asked again: the same mark. Another token: no. Too early: no. A model: it is none.
+    assert_eq!(delete(version).await.json()["confirm"], plan["confirm"]);
+    for (query, said) in [
+        ("?confirm=0123456789abcdef", "not that of this mark"),
+        ("?model=true", "is not a model"),
+    ] {
+        let path = format!("{version}{query}");
+        let answer = catalog.ask("DELETE", &path, Some(&admin), b"").await;
+        let expected = if query == "?model=true" { 202 } else { 409 };
+        assert_eq!(answer.status, expected, "{}", answer.body);
+        assert!(
+            expected == 202 || answer.body.contains(said),
+            "{}",
+            answer.body
+        );
+    }
+    let token = plan["confirm"].as_str().unwrap();
+    let path = format!("{version}?confirm={token}");
+    let early = catalog.ask("DELETE", &path, Some(&admin), b"").await;
+    assert_eq!(early.status, 409);
+    assert!(early.body.contains("not before"), "{}", early.body);
+    let kept = "/api/v1/datasets/ads.clicks/versions/v1?keep=true";
+    assert_eq!(delete(kept).await.json()["state"], "kept");
+    let gone = catalog.ask("DELETE", &path, Some(&admin), b"").await;
+    assert!(gone.body.contains("not marked"), "{}", gone.body);
+    let whole = delete("/api/v1/datasets/ads.clicks").await.json();
+    assert_eq!(
+        (&whole["state"], &whole["versions"]),
+        (&json!("marked"), &json!(2))
+    );
+    let latest = delete("/api/v1/datasets/ads.clicks/versions/v2").await;
+    assert!(latest.body.contains("is latest"), "{}", latest.body);
+}

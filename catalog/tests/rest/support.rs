@@ -202,6 +202,9 @@ fn parts(ledger: &Ledger, access: &Access, shutdown: &CancellationToken) -> Part
         access: access.clone(),
         roots: None,
         mount: Some("/mnt/terrace".to_owned()),
+        saves: None,
+        collector: None,
+        scrubber: None,
         shutdown: shutdown.clone(),
     }
 }

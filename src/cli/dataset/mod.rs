@@ -1,6 +1,8 @@
 //! `terrace dataset`: datasets and their versions in a catalog.
 
 mod look;
+mod remove;
+mod save;
 
 use std::path::{Path, PathBuf};
 
@@ -8,12 +10,11 @@ use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use reqwest::Method;
 use terrace_catalog::descriptor::Descriptor;
-use terrace_catalog::rest::wire::{DatasetDetail, Removal, RemoveQuery, TagItem, TagRequest};
+use terrace_catalog::rest::wire::{DatasetDetail, Removal, TagItem, TagRequest};
 use terrace_catalog::{DatasetName, Selector, TagName};
 
 use look::{diff, files, list, print_json, resolve, show, versions};
 
-use super::table::{printable, utc};
 use super::{Failure, Global};
 use crate::catalog::client::CatalogClient;
 use crate::catalog::place::CatalogArgs;
@@ -63,6 +64,8 @@ enum Verb {
         #[command(flatten)]
         output: Output,
     },
+    /// Save a directory as a version of a model: checked, immutable, kept until you delete it
+    Save(save::SaveArgs),
     /// Let a tag name a version
     Tag {
         /// The version: namespace.table, and behind it @v12, @tag or @2026-11-20
@@ -89,15 +92,9 @@ enum Verb {
         #[command(flatten)]
         output: Output,
     },
-    /// Remove a dataset, in two steps: the first time it is marked, after a delay the second time
-    /// removes it. The files stay where they are
-    Delete {
-        /// namespace.table
-        dataset: DatasetName,
-        /// Take the mark away again
-        #[arg(long)]
-        keep: bool,
-    },
+    /// Remove a dataset, a model or a version, in two steps: the first marks it and shows what would
+    /// go; the second, with the token of the first and after a delay, removes it
+    Delete(remove::DeleteArgs),
 }
 
 #[derive(Debug, Args)]
@@ -149,6 +146,7 @@ async fn act(client: &CatalogClient, verb: &Verb) -> Result<()> {
         } => versions(client, dataset, *limit, *output).await,
         Verb::Files(args) => files(client, args).await,
         Verb::Register { file, output } => register(client, file, *output).await,
+        Verb::Save(args) => save::save(client, args).await,
         Verb::Tag {
             selector,
             tag,
@@ -160,7 +158,7 @@ async fn act(client: &CatalogClient, verb: &Verb) -> Result<()> {
             Ok(())
         }
         Verb::Diff { from, to, output } => diff(client, from, to, *output).await,
-        Verb::Delete { dataset, keep } => delete(client, dataset, *keep).await,
+        Verb::Delete(args) => remove::delete(client, args).await,
     }
 }
 
@@ -198,19 +196,5 @@ async fn set_tag(
         return print_json(&set);
     }
     println!("{}@{} is v{}", version.dataset, set.tag, set.version);
-    Ok(())
-}
-
-async fn delete(client: &CatalogClient, dataset: &DatasetName, keep: bool) -> Result<()> {
-    let path = ["datasets", dataset.as_str()];
-    let done: Removal = client.delete(&path, &RemoveQuery { keep }).await?;
-    match (done.state.as_str(), done.not_before_ms) {
-        ("marked", Some(at)) => println!(
-            "{dataset} takes no more versions; say it again after {} UTC to remove it, or with \
-             --keep to keep it",
-            utc(Some(at))
-        ),
-        (state, _) => println!("{dataset} is {}", printable(state)),
-    }
     Ok(())
 }

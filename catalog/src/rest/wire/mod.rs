@@ -12,13 +12,15 @@ use utoipa::ToSchema;
 
 mod query;
 mod sample;
+mod save;
 mod sql;
 
 pub use query::{
-    DatasetQuery, DiffQuery, DirectoryQuery, EventQuery, FileQuery, NameQuery, RemoveQuery,
-    ResolveQuery, RootQuery, SampleQuery, VersionQuery,
+    DatasetQuery, DiffQuery, DirectoryQuery, EventQuery, FileQuery, GcQuery, NameQuery,
+    RemoveQuery, ResolveQuery, RootQuery, SampleQuery, ScrubQuery, VersionQuery,
 };
 pub use sample::Sample;
+pub use save::{FinishSave, NewSave, RemovalPlan, SaveState, SaveStatus};
 pub use sql::SqlDetail;
 
 /// Every answer that is not a success.

@@ -90,6 +90,11 @@ pub struct ResolveQuery {
 pub struct RemoveQuery {
     /// Take the mark of a first call away again.
     pub keep: bool,
+    /// The token that the first call answered with: the second step.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub confirm: Option<String>,
+    /// It is a model, and that is meant.
+    pub model: bool,
 }
 
 /// Which root is meant.
@@ -135,4 +140,28 @@ pub struct SampleQuery {
     /// Most rows, 1 to 100; 20 when absent.
     #[param(minimum = 1, maximum = 100)]
     pub limit: Option<usize>,
+}
+
+/// What a collection takes.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub struct GcQuery {
+    /// Only say what would be taken.
+    pub dry_run: bool,
+    /// What is younger stays, seconds; a day when absent.
+    #[param(minimum = 3600)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grace_seconds: Option<u64>,
+}
+
+/// What a scrub reads.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub struct ScrubQuery {
+    /// Only this dataset or model, `namespace.table`.
+    pub dataset: Option<String>,
+    /// Most bytes of files read a second; 0 for no limit; 100 MiB when absent.
+    pub bytes_per_second: Option<u64>,
 }
