@@ -47,14 +47,18 @@ pub(super) async fn manifest(
     for partition in &plan.removed {
         edit.remove_partition(partition);
     }
+    let types = |checked: &Checked| match &schema {
+        Some(schema) => type_notes(checked, schema, history.epoch()),
+        None => Vec::new(),
+    };
     if !target.settings.managed {
         managed::release(target, published, plan, &mut edit).await?;
-        store_all(&mut edit, plan, checked, &[]).await?;
+        store_all(&mut edit, plan, checked, &[], &types).await?;
         return Ok((edit.finish().await?, None));
     }
     let kept = managed::keep(target, published, plan, &mut edit).await?;
     let stored = async {
-        store_all(&mut edit, plan, checked, &kept.lists).await?;
+        store_all(&mut edit, plan, checked, &kept.lists, &types).await?;
         if let Some(save) = &kept.save {
             managed::renew(target, save).await?;
         }
@@ -69,12 +73,14 @@ pub(super) async fn manifest(
     }
 }
 
-/// Stores the lists of files of every ready partition; `kept` says what they are for managed tables.
+/// Stores the lists of files of every ready partition; `kept` says what they are for managed tables,
+/// `types` what a partition notes about its columns.
 async fn store_all(
     edit: &mut ManifestEdit,
     plan: &Plan,
     checked: &[Checked],
     kept: &[Vec<FileEntry>],
+    types: &(dyn Fn(&Checked) -> Vec<(Arc<str>, Arc<str>)> + Sync),
 ) -> Result<(), ManifestError> {
     // Boxed: the compiler cannot name the lifetimes of a stream of borrowing futures.
     let lists: Vec<BoxFuture<'_, _>> = plan
@@ -90,9 +96,7 @@ async fn store_all(
     for ((ready, checked), files) in plan.ready.iter().zip(checked).zip(lists) {
         let values = ready.values.clone();
         let mut notes = notes(ready, checked);
-        if let Some(schema) = &schema {
-            notes.extend(type_notes(checked, schema, history.epoch()));
-        }
+        notes.extend(types(checked));
         edit.set_partition(&ready.partition, values, notes, files)?;
     }
     Ok(())
