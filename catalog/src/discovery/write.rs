@@ -73,6 +73,12 @@ pub(super) async fn manifest(
     }
 }
 
+/// What a partition notes about itself.
+type NotesOf<'a> = dyn Fn(&Checked) -> Vec<Note> + Sync + 'a;
+
+/// Name and text.
+type Note = (Arc<str>, Arc<str>);
+
 /// Stores the lists of files of every ready partition; `kept` says what they are for managed tables,
 /// `types` what a partition notes about its columns.
 async fn store_all(
@@ -80,7 +86,7 @@ async fn store_all(
     plan: &Plan,
     checked: &[Checked],
     kept: &[Vec<FileEntry>],
-    types: &(dyn Fn(&Checked) -> Vec<(Arc<str>, Arc<str>)> + Sync),
+    types: &NotesOf<'_>,
 ) -> Result<(), ManifestError> {
     // Boxed: the compiler cannot name the lifetimes of a stream of borrowing futures.
     let lists: Vec<BoxFuture<'_, _>> = plan
