@@ -7,10 +7,10 @@ mod faults;
 mod formats;
 mod life;
 mod listing;
+mod managed;
 #[path = "../support/many.rs"]
 mod many;
 mod matrix;
-mod managed;
 #[path = "../support/memory.rs"]
 mod memory;
 #[path = "../../../tests/support/numbers.rs"]
