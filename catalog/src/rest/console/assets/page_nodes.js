@@ -29,7 +29,7 @@ function columns(items) {
   return [
     { head: "Node", cls: "name", cell: (node) => [node.node, node.mounts?.length > 0
       && h("div", { class: "dim small mono" }, node.mounts.join(", "))] },
-    { head: "State", cell: (node) => node.fresh === false
+    { head: "State", cls: "flag", cell: (node) => node.fresh === false
       ? h("span", { class: "badge warn" }, "silent") : h("span", { class: "badge good" }, "reporting") },
     ...tiers.map((name) => ({
       head: `${name} tier`,

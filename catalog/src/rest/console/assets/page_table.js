@@ -8,7 +8,7 @@ import { h, problem, put, skeleton, speak } from "./dom.js";
 import { count, plural, show } from "./format.js";
 import { overview } from "./table_overview.js";
 import { partitions } from "./table_partitions.js";
-import { sample, schema } from "./table_data.js";
+import { columnsOf, sample, schema } from "./table_data.js";
 import { heat } from "./table_heat.js";
 import { versions } from "./table_versions.js";
 import { warmUp } from "./warm.js";
@@ -54,7 +54,7 @@ async function load(page, name, wanted) {
 const PARTS = [
   { id: "", title: "Overview", draw: overview },
   { id: "sample", title: "Sample", draw: sample },
-  { id: "schema", title: "Schema", draw: schema, number: (table) => table.version?.schema?.fields?.length },
+  { id: "schema", title: "Schema", draw: schema, number: (table) => columnsOf(table.version).length || null },
   { id: "partitions", title: "Partitions", draw: partitions, number: (table) => table.version?.partitions },
   { id: "versions", title: "Versions", draw: versions, number: (table) => table.about.latest },
   { id: "nodes", title: "Nodes", draw: heat },

@@ -46,18 +46,25 @@ function cell(value) {
   return whole.length > CELL ? `${whole.slice(0, CELL)}…` : whole;
 }
 
-export function schema(page, { version }, place) {
-  const fields = version?.schema?.fields;
+/** The columns of a version: those of its files, then those that only directories tell. */
+export function columnsOf(version) {
+  const fields = version?.schema?.fields ?? [];
   const keys = version?.partition_columns ?? [];
-  if (!fields?.length && !keys.length) {
-    put(place, state("No columns", version ? `Files of the format “${version.format}” are shown as files.` : "There is no version yet."));
+  const isKey = (name) => keys.some((key) => key.name === name);
+  return [
+    ...fields.map((field) => ({ name: field.name, kind: type(field.type), isKey: isKey(field.name),
+      values: field.nullable ? "may be null" : "never null" })),
+    ...keys.filter((key) => !fields.some((field) => field.name === key.name))
+      .map((key) => ({ name: key.name, kind: key.type, isKey: true, values: "of the partition" })),
+  ].map((column, at) => ({ ...column, at: at + 1 }));
+}
+
+export function schema(page, { version }, place) {
+  const rows = columnsOf(version);
+  if (rows.length === 0) {
+    put(place, state("No columns", `Files of the format “${version.format}” are shown as files.`));
     return;
   }
-  const rows = [
-    ...(fields ?? []).map((field) => ({ name: field.name, kind: type(field.type), nullable: field.nullable ? "may be null" : "never null" })),
-    ...keys.filter((key) => !fields?.some((field) => field.name === key.name))
-      .map((key) => ({ name: key.name, kind: key.type, nullable: "never null" })),
-  ].map((row, at) => ({ ...row, at: at + 1, isKey: keys.some((key) => key.name === row.name) }));
   const filter = h("input", { id: "filter", type: "search", placeholder: "Filter columns", "aria-label": "Filter columns", spellcheck: "false" });
   const list = h("div");
   const draw = () => {
@@ -71,8 +78,8 @@ export function schema(page, { version }, place) {
 }
 
 const columns = [
-  { head: "#", cls: "num dim", cell: (row) => row.at },
+  { head: "#", cls: "num dim slim", cell: (row) => row.at },
   { head: "Column", cls: "mono", cell: (row) => [row.name, row.isKey && h("span", { class: "badge" }, "partition")] },
   { head: "Type", cls: "mono", cell: (row) => row.kind },
-  { head: "Values", cls: "dim", cell: (row) => row.nullable },
+  { head: "Values", cls: "dim", cell: (row) => row.values },
 ];

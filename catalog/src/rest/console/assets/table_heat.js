@@ -10,7 +10,7 @@ const SHOWN = 4;
 
 async function load(page, name) {
   const found = await find(dataset(name, "heat"), null, page.signal);
-  return { items: found?.items ?? [], holds: found?.holds ?? [] };
+  return { isServed: found !== null, items: found?.items ?? [], holds: found?.holds ?? [] };
 }
 
 /** The part of the page with every node. */
@@ -35,7 +35,7 @@ export function heatCard(page, table) {
       h("td", null, meter(item.tiers.hot, item.total_bytes, `Part of it in the hot tier of ${item.node}`)));
     const more = of.length - SHOWN;
     put(place, of.length ? h("table", { class: "rows tight" }, h("caption", { class: "sr" }, "Part of this version in each node's hot tier"),
-      h("tbody", null, of.slice(0, SHOWN).map(line))) : h("p", { class: "dim" }, found.items.length ? "No node holds this version." : "No node has reported yet."),
+      h("tbody", null, of.slice(0, SHOWN).map(line))) : h("p", { class: "dim" }, found.isServed ? "No node has any of this version yet." : "No node has reported yet."),
     more > 0 && h("a", { href: page.link(page.path, { tab: "nodes" }) }, `and ${more} more`),
     found.holds.length > 0 && [h("h3", null, "Held by"), holders(found.holds)]);
   }).catch((error) => {

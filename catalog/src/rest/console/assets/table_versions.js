@@ -50,7 +50,7 @@ async function compare(page, name, number, place) {
     const rows = found.items;
     put(place, title, rows.length === 0 ? h("p", { class: "dim" }, "The files are the same.")
       : table(`Files that v${number} changed`, [
-        { head: "Change", cell: (item) => h("span", { class: `badge ${item.change === "removed" ? "bad" : item.change === "added" ? "good" : "warn"}` }, item.change) },
+        { head: "Change", cls: "flag", cell: (item) => h("span", { class: `badge ${item.change === "removed" ? "bad" : item.change === "added" ? "good" : "warn"}` }, item.change) },
         { head: "File", cls: "mono", cell: (item) => item.path },
         { head: "Size", cls: "num", cell: (item) => sizes(item) },
       ], rows, "rows"),
