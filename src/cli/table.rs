@@ -1,6 +1,7 @@
 //! What commands print for people: aligned columns, sizes and times as people read them.
 
 use terrace_cache::units::ByteSize;
+use terrace_catalog::ledger::day_of;
 
 /// Rows under a head, with each column as wide as its widest cell. The last column is not padded.
 #[derive(Debug)]
@@ -60,25 +61,9 @@ pub(super) fn utc(ms: Option<i64>) -> String {
     let Some(ms) = ms else {
         return "-".to_owned();
     };
-    let seconds = ms.div_euclid(1000);
-    let (days, rest) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
-    // Days since 0000-03-01, so that a leap day is the last of its year (the civil_from_days of
-    // Howard Hinnant's "chrono-Compatible Low-Level Date Algorithms").
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 {
-        shifted_month + 3
-    } else {
-        shifted_month - 9
-    };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    let rest = ms.div_euclid(1000).rem_euclid(86_400);
     let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
-    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}")
+    format!("{} {hour:02}:{minute:02}:{second:02}", day_of(ms))
 }
 
 #[cfg(test)]

@@ -69,7 +69,7 @@ pub(crate) use roots::Root;
 pub use save::Save;
 pub use search::Query;
 use search::Search;
-pub use version::{Version, VersionState};
+pub use version::{Version, VersionState, day_of};
 
 /// How often a change is tried again when others were faster.
 const RETRIES: usize = 32;

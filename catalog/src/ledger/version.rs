@@ -129,8 +129,8 @@ impl Version {
     }
 }
 
-/// The day of a moment, in UTC, as selectors spell it.
-pub(super) fn day_of(ms: i64) -> String {
+/// The day of a moment (milliseconds since 1970), in UTC, as selectors spell it: `2026-11-20`.
+pub fn day_of(ms: i64) -> String {
     date(ms.div_euclid(86_400_000))
 }
 

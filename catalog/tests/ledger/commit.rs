@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use terrace_catalog::ledger::{CommitError, Committed, LedgerError};
 
-use super::world::{World, commit_of};
+use super::world::{World, commit_in_turn, commit_of};
 
 // The whole product hangs on this: what is committed is what a selector answers, once and in order.
 #[tokio::test]
@@ -133,16 +133,7 @@ async fn concurrent_commits_take_turns() {
     let mut tasks = tokio::task::JoinSet::new();
     for manifest in manifests {
         let (ledger, name) = (ledger.clone(), name.clone());
-        tasks.spawn(async move {
-            let mut head = None;
-            loop {
-                match ledger.commit(commit_of(&name, head, manifest)).await {
-                    Ok(done) => return done.version().number,
-                    Err(CommitError::Conflict { found, .. }) => head = found,
-                    Err(error) => panic!("{error}"),
-                }
-            }
-        });
+        tasks.spawn(async move { commit_in_turn(&ledger, &name, manifest).await });
     }
     let mut numbers = tasks.join_all().await;
     numbers.sort_unstable();

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use terrace_catalog::kv::postgres::{PostgresConfig, PostgresKv};
 use terrace_catalog::kv::{Kv, export, import};
-use terrace_catalog::ledger::{CommitError, EventKind, Ledger, Query};
+use terrace_catalog::ledger::{EventKind, Ledger, Query};
 use tokio_postgres::NoTls;
 
 use super::memory::MemoryBlobs;
-use super::world::{World, commit_of};
+use super::world::{World, commit_in_turn, commit_of};
 
 /// A schema of its own on the server; without a server, says what is skipped.
 async fn schema(test: &str) -> Option<String> {
@@ -51,16 +51,7 @@ async fn replicas_commit_one_after_another_and_see_each_other() {
         let ledger = replicas[files as usize % 3].clone();
         let manifest = world.manifest(&ledger, &[("dt=1", files + 1)]).await;
         let name = name.clone();
-        tasks.spawn(async move {
-            let mut head = None;
-            loop {
-                match ledger.commit(commit_of(&name, head, manifest)).await {
-                    Ok(done) => return done.version().number,
-                    Err(CommitError::Conflict { found, .. }) => head = found,
-                    Err(error) => panic!("{error}"),
-                }
-            }
-        });
+        tasks.spawn(async move { commit_in_turn(&ledger, &name, manifest).await });
     }
     let mut numbers = tasks.join_all().await;
     numbers.sort_unstable();

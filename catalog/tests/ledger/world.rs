@@ -9,7 +9,7 @@ use terrace_catalog::blobs::{BlobId, Blobs, DirectoryBlobs};
 use terrace_catalog::descriptor::{Descriptor, Kind};
 use terrace_catalog::kv::Kv;
 use terrace_catalog::kv::rocks::RocksKv;
-use terrace_catalog::ledger::{Commit, Ledger, LedgerConfig};
+use terrace_catalog::ledger::{Commit, CommitError, Ledger, LedgerConfig};
 use terrace_catalog::manifest::{FileEntry, Header, ManifestEdit};
 
 /// 2026-11-20, noon.
@@ -93,5 +93,17 @@ pub(crate) fn commit_of(name: &DatasetName, head: Option<u64>, manifest: BlobId)
         source_seq: Vec::new(),
         cause: "test".into(),
         summary: BTreeMap::new(),
+    }
+}
+
+/// Commits a manifest behind whatever others commit meanwhile; the number of its version.
+pub(crate) async fn commit_in_turn(ledger: &Ledger, name: &DatasetName, manifest: BlobId) -> u64 {
+    let mut head = None;
+    loop {
+        match ledger.commit(commit_of(name, head, manifest)).await {
+            Ok(done) => return done.version().number,
+            Err(CommitError::Conflict { found, .. }) => head = found,
+            Err(error) => panic!("{error}"),
+        }
     }
 }
