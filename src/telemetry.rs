@@ -5,6 +5,9 @@ use std::io::IsTerminal;
 use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
 
+/// Logs at ERROR what it also returns, and whoever gets it says so with what to try.
+const QUIET: &str = "rustls_platform_verifier=off";
+
 /// How log lines look on stderr.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LogFormat {
@@ -18,7 +21,7 @@ pub(crate) enum LogFormat {
 ///
 /// Errors: an unreadable filter, as text for the user.
 pub(crate) fn init(filter: &str, format: LogFormat) -> Result<(), String> {
-    let filter = EnvFilter::try_new(filter).map_err(|error| {
+    let filter = EnvFilter::try_new(format!("{QUIET},{filter}")).map_err(|error| {
         format!("read --log `{filter}`: {error}; try a level such as info or debug")
     })?;
     let builder = tracing_subscriber::fmt()

@@ -39,6 +39,11 @@ const OWNERS: &[(&str, &[&str])] = &[
         &["cache/src/hot", "catalog/src/kv", "fuse/src/live"],
     ),
     ("tokio_postgres", &["catalog/src/kv"]),
+    (
+        "tokio_rustls",
+        &["catalog/src/kv", "catalog/src/rest", "catalog/src/tls"],
+    ),
+    ("aws_lc_rs", &["catalog/src/access/identity"]),
     ("object_store", &["cache/src/store"]),
     ("opendal", &["cache/src/store"]),
     ("hdfs_native", &["cache/src/store"]),

@@ -32,6 +32,7 @@ pub mod schema;
 pub mod scrub;
 mod selector;
 mod stream;
+pub mod tls;
 pub mod upstream;
 pub mod vault;
 

@@ -5,6 +5,7 @@
 //! or not.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,6 +14,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use terrace_catalog::rest::wire::{ErrorBody, EventItem, EventQuery};
 use url::Url;
+
+use super::bearer::Bearer;
+use super::web::trusting;
 
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -52,6 +56,17 @@ pub(crate) enum CatalogError {
         /// What went wrong.
         why: String,
     },
+    /// What answers cannot show that it is who the address names.
+    #[error(
+        "the catalog at {url} is not believed: {why}; name the certificates to trust with --ca-file or \
+         TERRACE_CA_FILE"
+    )]
+    Unbelieved {
+        /// Where it should be.
+        url: String,
+        /// What is wrong with its certificate.
+        why: String,
+    },
     /// An answer that is not a catalog's.
     #[error("what answers at {url} is not a catalog of this version: {why}")]
     Strange {
@@ -61,7 +76,9 @@ pub(crate) enum CatalogError {
         why: String,
     },
     /// The address cannot be used.
-    #[error("{url:?} is no address of a catalog: {why}; write http://host:port")]
+    #[error(
+        "{url:?} cannot be used as a catalog: {why}; write http://host:port or https://host:port"
+    )]
     Address {
         /// What was given.
         url: String,
@@ -82,7 +99,7 @@ impl CatalogError {
 pub(crate) struct CatalogClient {
     http: reqwest::Client,
     base: Url,
-    authorization: Option<header::HeaderValue>,
+    bearer: Option<Bearer>,
 }
 
 impl fmt::Debug for CatalogClient {
@@ -94,8 +111,13 @@ impl fmt::Debug for CatalogClient {
 }
 
 impl CatalogClient {
-    /// Sends nothing yet. `token` is what follows `Bearer`.
-    pub(crate) fn new(address: &str, token: Option<&str>) -> Result<Self, CatalogError> {
+    /// Sends nothing yet. `token` is what follows `Bearer`. With a file of certificates the catalog's
+    /// own must come from one of them; without one, from those of the machine.
+    pub(crate) fn new(
+        address: &str,
+        token: Option<&str>,
+        ca_file: Option<&Path>,
+    ) -> Result<Self, CatalogError> {
         let refused = |why: String| CatalogError::Address {
             url: address.to_owned(),
             why,
@@ -114,18 +136,32 @@ impl CatalogClient {
         if local {
             // A proxy of the environment cannot reach this machine's own loopback.
             builder = builder.no_proxy();
+        } else if base.scheme() == "http" && token.is_some() {
+            tracing::warn!(
+                catalog = %base,
+                "the token goes over plain HTTP, where others can read it; use https://"
+            );
         }
-        let authorization = token.map(|token| {
-            let mut value = header::HeaderValue::from_str(&format!("Bearer {}", token.trim()))
-                .map_err(|_| refused("the token has characters no token has".to_owned()))?;
-            value.set_sensitive(true);
-            Ok::<_, CatalogError>(value)
-        });
+        if let Some(file) = ca_file {
+            builder = trusting(builder, file).map_err(|error| refused(format!("{error:#}")))?;
+        }
+        let bearer = token.map(Bearer::fixed).transpose();
         Ok(Self {
             http: builder.build().map_err(|e| refused(cause(&e)))?,
             base,
-            authorization: authorization.transpose()?,
+            bearer: bearer.map_err(|error| refused(error.to_string()))?,
         })
+    }
+
+    /// The same, with a token that is read from a file again and again, and was `token` a moment ago.
+    pub(crate) fn renewing(mut self, file: PathBuf, token: &str) -> Result<Self, CatalogError> {
+        let bearer = Bearer::file(file, token);
+        let bearer = bearer.map_err(|error| CatalogError::Address {
+            url: self.base.to_string(),
+            why: error.to_string(),
+        });
+        self.bearer = Some(bearer?);
+        Ok(self)
     }
 
     /// Where the catalog is.
@@ -185,9 +221,15 @@ impl CatalogClient {
     }
 
     /// Follows the events behind a sequence number; from now on without one. The server ends a stream
-    /// now and then: start again behind the last event that was seen.
-    pub(crate) async fn events(&self, after: Option<u64>) -> Result<Events, CatalogError> {
-        let url = self.url(&["events"], &EventQuery { after })?;
+    /// now and then: start again behind the last event that was seen. Without `follow` the stream ends
+    /// behind the last event that has happened.
+    pub(crate) async fn events(
+        &self,
+        after: Option<u64>,
+        follow: bool,
+    ) -> Result<Events, CatalogError> {
+        let follow = Some(follow).filter(|follow| !follow);
+        let url = self.url(&["events"], &EventQuery { after, follow })?;
         let request = self.authorized(self.http.request(Method::GET, url));
         let response = request.send().await.map_err(|e| self.unreachable(&e))?;
         let response = self.accept(response).await?;
@@ -227,8 +269,8 @@ impl CatalogClient {
     }
 
     fn authorized(&self, request: RequestBuilder) -> RequestBuilder {
-        match &self.authorization {
-            Some(value) => request.header(header::AUTHORIZATION, value.clone()),
+        match &self.bearer {
+            Some(bearer) => request.header(header::AUTHORIZATION, bearer.value()),
             None => request,
         }
     }
@@ -265,9 +307,11 @@ impl CatalogClient {
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> CatalogError {
-        CatalogError::Unreachable {
-            url: self.base.to_string(),
-            why: cause(error),
+        let (url, why) = (self.base.to_string(), cause(error));
+        // The client's errors have no kind for this.
+        match error.is_connect() && why.contains("certificate") {
+            true => CatalogError::Unbelieved { url, why },
+            false => CatalogError::Unreachable { url, why },
         }
     }
 
@@ -380,7 +424,7 @@ mod tests {
     // Without it a path with a slash or a question mark in a name would be another route.
     #[test]
     fn parts_of_paths_and_queries_are_encoded() {
-        let client = CatalogClient::new("http://127.0.0.1:1/below/", None).unwrap();
+        let client = CatalogClient::new("http://127.0.0.1:1/below/", None, None).unwrap();
         let url = client
             .url(&["datasets", "a/b?c"], &[("q", "x&y=z")])
             .unwrap();
@@ -388,7 +432,7 @@ mod tests {
         assert_eq!(url.as_str(), expected);
         for bad in ["127.0.0.1:80", "ftp://x", "http://", "", "file:///x"] {
             assert!(
-                CatalogClient::new(bad, None).is_err(),
+                CatalogClient::new(bad, None, None).is_err(),
                 "{bad:?} was accepted"
             );
         }
@@ -397,9 +441,9 @@ mod tests {
     // Without it a token would be printed with the first error that shows the client.
     #[test]
     fn the_token_is_not_shown() {
-        let client = CatalogClient::new("http://h:1", Some("trc_canary")).unwrap();
+        let client = CatalogClient::new("http://h:1", Some("trc_canary"), None).unwrap();
         assert!(!format!("{client:?}").contains("canary"));
-        let bad = CatalogClient::new("http://h:1", Some("trc_\u{1}canary")).unwrap_err();
+        let bad = CatalogClient::new("http://h:1", Some("trc_\u{1}canary"), None).unwrap_err();
         assert!(!bad.to_string().contains("canary"));
     }
 

@@ -3,6 +3,8 @@
 //! ```text
 //! address   --catalog, else TERRACE_CATALOG, else the catalog that `terrace up` runs on this machine
 //! token     --token-file, else TERRACE_TOKEN, else, for the catalog of `terrace up`, its own token
+//! trust     --ca-file, else TERRACE_CA_FILE, else, for the catalog of `terrace up`, its own certificate,
+//!           else the certificates of the machine
 //! ```
 //!
 //! `terrace up` leaves a note in the run directory, `catalog.json`: the address and the path of the
@@ -13,7 +15,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::client::CatalogClient;
+use super::client::{CatalogClient, CatalogError};
 
 /// The note of `terrace up`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +24,9 @@ pub(crate) struct Note {
     pub(crate) url: String,
     /// File with its admin token.
     pub(crate) token_file: PathBuf,
+    /// Certificates that the catalog's own must come from, if it speaks TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) ca_file: Option<PathBuf>,
 }
 
 /// Flags of every command that asks a catalog.
@@ -33,6 +38,10 @@ pub(crate) struct CatalogArgs {
     /// File with the token to send [default: $TERRACE_TOKEN, else that of terrace up]
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
+    /// Certificates (PEM) that an https:// catalog's own must come from [default: $TERRACE_CA_FILE, else
+    /// those of the machine]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) ca_file: Option<PathBuf>,
 }
 
 /// An address and what to send there. `Debug` does not show the token.
@@ -42,6 +51,10 @@ pub(crate) struct Place {
     pub(crate) url: String,
     /// The token, if there is one.
     pub(crate) token: Option<String>,
+    /// The file it came from, which may be renewed.
+    pub(crate) token_file: Option<PathBuf>,
+    /// Certificates to trust, if not the machine's.
+    pub(crate) ca_file: Option<PathBuf>,
 }
 
 impl std::fmt::Debug for Place {
@@ -65,19 +78,41 @@ impl CatalogArgs {
                  terrace catalog serve"
             );
         };
-        let token = match (&self.token_file, variable("TERRACE_TOKEN"), note) {
-            (Some(file), _, _) => Some(read_token(file)?),
-            (None, Some(token), _) => Some(token),
-            (None, None, Some(note)) => Some(read_token(&note.token_file)?),
-            (None, None, None) => None,
+        let noted_ca = note.as_ref().and_then(|note| note.ca_file.clone());
+        let (token, token_file) = match (&self.token_file, variable("TERRACE_TOKEN"), note) {
+            (Some(file), _, _) => (Some(read_token(file)?), Some(file.clone())),
+            (None, Some(token), _) => (Some(token), None),
+            (None, None, Some(note)) => {
+                (Some(read_token(&note.token_file)?), Some(note.token_file))
+            }
+            (None, None, None) => (None, None),
         };
-        Ok(Place { url, token })
+        let named = self.ca_file.clone();
+        let named = named.or_else(|| variable("TERRACE_CA_FILE").map(PathBuf::from));
+        let ca_file = named.or(noted_ca);
+        Ok(Place {
+            url,
+            token,
+            token_file,
+            ca_file,
+        })
     }
 
     /// A client of that place.
     pub(crate) fn client(&self, run_base: &Path) -> Result<CatalogClient> {
-        let place = self.place(run_base)?;
-        Ok(CatalogClient::new(&place.url, place.token.as_deref())?)
+        Ok(self.place(run_base)?.client()?)
+    }
+}
+
+impl Place {
+    /// A client of it; sends nothing yet.
+    pub(crate) fn client(&self) -> Result<CatalogClient, CatalogError> {
+        let (token, ca_file) = (self.token.as_deref(), self.ca_file.as_deref());
+        let client = CatalogClient::new(&self.url, token, ca_file)?;
+        match (&self.token_file, token) {
+            (Some(file), Some(token)) => client.renewing(file.clone(), token),
+            _ => Ok(client),
+        }
     }
 }
 

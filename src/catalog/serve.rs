@@ -18,6 +18,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result};
 use async_trait::async_trait;
 use terrace_cache::store::{Credentials, Store, StoreConfig, StoreUrl};
+use terrace_catalog::access::identity::{Identities, IdentityConfig};
 use terrace_catalog::access::{Access, AccessError, Grant, Grants, Scope, Token, TokenRequest};
 use terrace_catalog::blobs::{Blobs, DirectoryBlobs};
 use terrace_catalog::collect::Collector;
@@ -29,12 +30,14 @@ use terrace_catalog::rest;
 use terrace_catalog::roots::{Opener, Roots};
 use terrace_catalog::saves::Saves;
 use terrace_catalog::scrub::Scrubber;
+use terrace_catalog::tls::ServerTls;
 use terrace_catalog::upstream::Upstream;
 use terrace_catalog::vault::{Vault, Vaults};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::web::HttpsOpener;
 use super::{StoreUpstream, StoreVault};
 
 /// What a catalog is started with.
@@ -53,6 +56,19 @@ pub(crate) struct CatalogConfig {
     /// Places for models and managed copies, as URLs; the first takes what nobody says where to put.
     /// None: `DATA/cold`.
     pub(crate) cold: Vec<String>,
+    /// Certificate and key of the server, in PEM; none: plain HTTP.
+    pub(crate) tls: Option<TlsFiles>,
+    /// Serve plain HTTP also where others can listen in.
+    pub(crate) allow_http: bool,
+    /// Whose tokens are believed besides its own.
+    pub(crate) identity: IdentityConfig,
+}
+
+/// Where the server's certificate and its key are.
+#[derive(Clone, Debug)]
+pub(crate) struct TlsFiles {
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
 }
 
 /// Opens places that discovery watches, as mounts open stores.
@@ -128,6 +144,8 @@ async fn open_vaults(config: &CatalogConfig) -> Result<Vaults> {
 pub(crate) struct Running {
     /// Its address, with the port it got.
     pub(crate) address: SocketAddr,
+    /// It speaks TLS.
+    secure: bool,
     /// File with an admin token.
     pub(crate) token_file: PathBuf,
     shutdown: CancellationToken,
@@ -136,6 +154,8 @@ pub(crate) struct Running {
 
 /// Starts a catalog. Dropping what it returns leaves the server to the runtime; end it instead.
 pub(crate) async fn start(config: &CatalogConfig) -> Result<Running> {
+    let tls = transport(config).await?;
+    let identities = identities(&config.identity).await?;
     let listener = TcpListener::bind(config.listen)
         .await
         .with_context(|| format!("listen on {}; try --listen 127.0.0.1:0", config.listen))?;
@@ -147,7 +167,7 @@ pub(crate) async fn start(config: &CatalogConfig) -> Result<Running> {
         LedgerConfig::default(),
     );
     let ledger = ledger.await.context("open the catalog")?;
-    let access = Access::new(Arc::clone(&stores.kv));
+    let access = Access::new(Arc::clone(&stores.kv)).with_identities(identities);
     let vaults = open_vaults(config).await?;
     let collector = Collector::new(ledger.clone(), vaults.clone(), config.data.clone());
     collector
@@ -173,10 +193,18 @@ pub(crate) async fn start(config: &CatalogConfig) -> Result<Running> {
         ledger,
         shutdown: shutdown.clone(),
     });
-    let server = tokio::spawn(rest::serve(listener, router, shutdown.clone()));
-    tracing::info!(%address, data = %config.data.display(), "the catalog serves");
+    let secure = tls.is_some();
+    let end = shutdown.clone();
+    let server = tokio::spawn(async move {
+        match tls {
+            Some(tls) => rest::serve_tls(listener, tls, router, end).await,
+            None => rest::serve(listener, router, end).await,
+        }
+    });
+    tracing::info!(%address, tls = secure, data = %config.data.display(), "the catalog serves");
     Ok(Running {
         address,
+        secure,
         token_file,
         shutdown,
         server,
@@ -190,6 +218,36 @@ fn mount_text(mount: Option<&Path>) -> Option<String> {
     found.ok()?.to_str().map(str::to_owned)
 }
 
+/// The certificate, if there is one. Plain HTTP shows every token to whoever can listen in, so beyond
+/// loopback it has to be asked for.
+async fn transport(config: &CatalogConfig) -> Result<Option<ServerTls>> {
+    if let Some(files) = config.tls.clone() {
+        let load = move || ServerTls::load(&files.certificate, &files.key);
+        let loaded = tokio::task::spawn_blocking(load).await;
+        let loaded = loaded.context("read the certificate")?;
+        return Ok(Some(loaded.context("use --tls-cert and --tls-key")?));
+    }
+    let listen = config.listen;
+    if !listen.ip().is_loopback() && !config.allow_http {
+        anyhow::bail!(
+            "listen on {listen} without TLS: tokens could be read on the way; use --tls-cert and \
+             --tls-key, or --allow-http behind a proxy that speaks TLS"
+        );
+    }
+    if !listen.ip().is_loopback() {
+        tracing::warn!(%listen, "plain HTTP: whoever can listen in can read tokens");
+    }
+    Ok(None)
+}
+
+async fn identities(config: &IdentityConfig) -> Result<Identities> {
+    let config = config.clone();
+    let open = move || Identities::open(&config, &HttpsOpener);
+    let opened = tokio::task::spawn_blocking(open).await;
+    let opened = opened.context("read whose tokens are believed")?;
+    opened.map_err(|error| anyhow::anyhow!("the configuration's catalog.identity.{error}"))
+}
+
 impl Running {
     /// The address as clients write it. A catalog that listens everywhere is named by loopback.
     pub(crate) fn url(&self) -> String {
@@ -200,7 +258,8 @@ impl Running {
                 SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
             });
         }
-        format!("http://{address}")
+        let scheme = if self.secure { "https" } else { "http" };
+        format!("{scheme}://{address}")
     }
 
     /// Lets requests under way end, then ends.

@@ -373,7 +373,9 @@ fn failed(error: CatalogError) -> StoreError {
             500.. => StoreErrorKind::Unreachable,
             _ => StoreErrorKind::Invalid,
         },
-        CatalogError::Unreachable { .. } => StoreErrorKind::Unreachable,
+        CatalogError::Unreachable { .. } | CatalogError::Unbelieved { .. } => {
+            StoreErrorKind::Unreachable
+        }
         CatalogError::Strange { .. } => StoreErrorKind::Corrupt,
         CatalogError::Address { .. } => StoreErrorKind::Invalid,
     };

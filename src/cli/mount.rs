@@ -196,6 +196,8 @@ fn spec(
         dir_mode: args.dir_mode,
         warm: args.warm.as_deref().map(std::path::absolute).transpose()?,
         catalog: None,
+        catalog_token: None,
+        catalog_ca: None,
         version: None,
     };
     let mut credentials = super::credential_environment();

@@ -7,8 +7,7 @@ use anyhow::{Context, Result};
 use terrace_cache::store::StoreUrl;
 use terrace_catalog::Selector;
 
-use crate::catalog::client::CatalogClient;
-use crate::catalog::place::CatalogArgs;
+use crate::catalog::place::{CatalogArgs, Place};
 use crate::catalog::view::Located;
 use crate::control::client;
 use crate::node::options::{CATALOG_SOURCE, CATALOG_TOKEN, MountOptions, PinnedVersion};
@@ -54,20 +53,23 @@ impl Source {
         }
         let place = catalog.place(run_base)?;
         if let Self::Version(selector) = self {
-            options.version = Some(resolve(&place.url, place.token.as_deref(), selector)?);
+            options.version = Some(resolve(&place, selector)?);
             // Nothing of a version changes: the longest caching, and `materialize` finds its files.
             options.snapshot = true;
         }
         options.catalog = Some(place.url);
+        // The worker does not stay in this command's directory.
+        options.catalog_token = place.token_file.map(std::path::absolute).transpose()?;
+        options.catalog_ca = place.ca_file.map(std::path::absolute).transpose()?;
         credentials.extend(place.token.map(|token| (CATALOG_TOKEN.to_owned(), token)));
         Ok(())
     }
 }
 
-fn resolve(url: &str, token: Option<&str>, selector: &Selector) -> Result<PinnedVersion> {
+fn resolve(place: &Place, selector: &Selector) -> Result<PinnedVersion> {
     let query = [("selector", selector.to_string())];
     let detail: Located = client::runtime()?.block_on(async {
-        let catalog = CatalogClient::new(url, token)?;
+        let catalog = place.client()?;
         catalog.get(&["resolve"], &query).await
     })?;
     Ok(PinnedVersion {

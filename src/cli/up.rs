@@ -16,11 +16,12 @@ use anyhow::{Context, Result};
 use clap::{Args, FromArgMatches};
 use terrace_fuse::keeper::MountStatus;
 
-use super::catalog::{Ends, LISTEN, runtime};
+use super::catalog::{Ends, LISTEN, TransportArgs, runtime};
 use super::mount::MountArgs;
 use super::{Failure, Global, mount, umount};
 use crate::catalog::place::{Note, note_path, read_note};
 use crate::catalog::serve::{self, CatalogConfig, Running};
+use crate::node::config::Config;
 
 /// The source of the mount: the tree of all tables.
 const TABLES: &str = "catalog:";
@@ -45,6 +46,11 @@ pub(crate) struct UpArgs {
     /// [default: DATA/cold]
     #[arg(long, value_name = "URL")]
     cold: Vec<String>,
+    #[command(flatten)]
+    transport: TransportArgs,
+    /// With TLS: certificates that commands of this machine trust [default: the server's own]
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    ca_file: Option<PathBuf>,
     /// Show the tree of all tables here; an existing directory
     #[arg(long, value_name = "DIR")]
     mount: Option<PathBuf>,
@@ -83,6 +89,9 @@ async fn up(args: &UpArgs, data: &Path, global: &Global) -> Result<()> {
         database: None,
         credentials: super::credential_environment(),
         mount: args.mount.clone(),
+        tls: args.transport.tls(),
+        allow_http: args.transport.allow_http(),
+        identity: Config::load(global.config.as_deref())?.catalog.identity,
     };
     let running = serve::start(&config).await?;
     let done = beside(args, data, global, &running, asked).await;
@@ -98,17 +107,18 @@ async fn beside(
     running: &Running,
     asked: Ends,
 ) -> Result<()> {
+    let ca_file = trusted(args)?;
     let kept = match args.mount.clone() {
         Some(mountpoint) => {
-            let (base, own) = (global.run_base(), note_of(running));
+            let (base, own) = (global.run_base(), note_of(running, ca_file.clone()));
             let asked = tokio::task::spawn_blocking(move || is_kept(&mountpoint, &base, &own));
             asked.await.context("look at the mount point")??
         }
         None => false,
     };
-    let note = LeftNote::write(global, running)?;
+    let note = LeftNote::write(global, running, ca_file.clone())?;
     if let Some(mountpoint) = args.mount.as_ref().filter(|_| !kept) {
-        let mounting = mount_arguments(args, data, mountpoint, running)?;
+        let mounting = mount_arguments(args, data, mountpoint, running, ca_file)?;
         let global = global.clone();
         // Waits for the keeper and the first answer, as the command does.
         let mounted = tokio::task::spawn_blocking(move || mount::run(&mounting, &global));
@@ -141,11 +151,20 @@ fn is_kept(mountpoint: &Path, base: &Path, own: &Note) -> Result<bool> {
     Ok(mounts.iter().any(is_ours))
 }
 
-fn note_of(running: &Running) -> Note {
+fn note_of(running: &Running, ca_file: Option<PathBuf>) -> Note {
     Note {
         url: running.url(),
         token_file: running.token_file.clone(),
+        ca_file,
     }
+}
+
+/// What commands of this machine trust, when the catalog speaks TLS.
+fn trusted(args: &UpArgs) -> Result<Option<PathBuf>> {
+    let own = || args.transport.tls().map(|files| files.certificate);
+    let named = args.ca_file.clone().or_else(own);
+    let whole = named.map(std::path::absolute).transpose();
+    whole.context("use the certificate")
 }
 
 fn greet(args: &UpArgs, running: &Running) {
@@ -167,6 +186,7 @@ fn mount_arguments(
     data: &Path,
     mountpoint: &Path,
     running: &Running,
+    ca_file: Option<PathBuf>,
 ) -> Result<MountArgs> {
     let hot = args.hot.clone().unwrap_or_else(|| data.join("hot"));
     std::fs::create_dir_all(&hot).with_context(|| format!("make {}", hot.display()))?;
@@ -175,6 +195,9 @@ fn mount_arguments(
     words.extend(["--hot".into(), hot.into()]);
     words.extend(["--catalog".into(), running.url().into()]);
     words.extend(["--token-file".into(), running.token_file.clone().into()]);
+    if let Some(file) = ca_file {
+        words.extend(["--ca-file".into(), file.into()]);
+    }
     if let Some(size) = &args.hot_size {
         words.extend(["--hot-size".into(), size.into()]);
     }
@@ -187,12 +210,12 @@ fn mount_arguments(
 struct LeftNote(PathBuf);
 
 impl LeftNote {
-    fn write(global: &Global, running: &Running) -> Result<Self> {
+    fn write(global: &Global, running: &Running, ca_file: Option<PathBuf>) -> Result<Self> {
         let base = global.run_base();
         let path = note_path(&base);
         let what = || format!("write {}; try --run-dir", path.display());
         std::fs::create_dir_all(&base).with_context(what)?;
-        let note = note_of(running);
+        let note = note_of(running, ca_file);
         let new = path.with_extension(format!("json.{}", std::process::id()));
         std::fs::write(&new, serde_json::to_vec(&note)?).with_context(what)?;
         std::fs::rename(&new, &path).with_context(what)?;

@@ -14,6 +14,7 @@ use terrace_cache::fill::CacheConfig;
 use terrace_cache::store::StoreConfig;
 use terrace_cache::units::{ByteSize, Span};
 use terrace_cache::warm::WarmConfig;
+use terrace_catalog::access::identity::IdentityConfig;
 
 /// The configuration file.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -25,6 +26,16 @@ pub(crate) struct Config {
     pub(crate) fuse: FuseSection,
     /// The daemons.
     pub(crate) node: NodeSection,
+    /// A catalog, for `terrace catalog serve` and `terrace up`.
+    pub(crate) catalog: CatalogSection,
+}
+
+/// `[catalog]`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct CatalogSection {
+    /// `[catalog.identity]`: whose tokens are believed besides the catalog's own.
+    pub(crate) identity: IdentityConfig,
 }
 
 /// `[cache]`.

@@ -32,6 +32,12 @@ pub(crate) struct MountOptions {
     /// credentials.
     #[serde(default)]
     pub(crate) catalog: Option<String>,
+    /// The file its token came from, which may be renewed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) catalog_token: Option<PathBuf>,
+    /// Certificates that the catalog's own must come from; none: those of the machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) catalog_ca: Option<PathBuf>,
     /// The version to show, resolved once when it was mounted.
     #[serde(default)]
     pub(crate) version: Option<PinnedVersion>,
@@ -69,6 +75,8 @@ impl Default for MountOptions {
             dir_mode: 0o555,
             warm: None,
             catalog: None,
+            catalog_token: None,
+            catalog_ca: None,
             version: None,
         }
     }

@@ -39,7 +39,12 @@ fn client(spec: &MountSpec, options: &MountOptions) -> Result<CatalogClient> {
     let address = options.catalog.as_deref();
     let address = address.context("no catalog is named; mount with --catalog URL")?;
     let token = spec.credentials.0.get(CATALOG_TOKEN).map(String::as_str);
-    Ok(CatalogClient::new(address, token)?)
+    let ca_file = options.catalog_ca.as_deref();
+    let client = CatalogClient::new(address, token, ca_file)?;
+    Ok(match (options.catalog_token.clone(), token) {
+        (Some(file), Some(token)) => client.renewing(file, token)?,
+        _ => client,
+    })
 }
 
 /// Opens the tree of all tables. A new mount asks the catalog; a take-over asks nobody.

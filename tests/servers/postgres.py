@@ -3,6 +3,9 @@
 PostgreSQL refuses to run as root: as root the data belongs to, and the server runs as, the account
 `nobody`. Nothing of it is worth keeping, so it does not wait for the disk at the end; during the
 tests it does (the catalog's promises are tested with real syncs).
+
+Where there is an `openssl`, the server also speaks TLS, with a certificate for 127.0.0.1 and localhost from
+a root in `TERRACE_TEST_POSTGRES_CA`.
 """
 
 import os
@@ -15,6 +18,21 @@ from pathlib import Path
 from support import Run, Unavailable, free_ports, run
 
 USER = "terrace"
+
+# Everything that openssl would look for in the machine's configuration.
+CERTIFICATES = """[req]
+distinguished_name = name
+prompt = no
+[name]
+CN = terrace test
+[root]
+basicConstraints = critical, CA:TRUE
+keyUsage = critical, keyCertSign
+[server]
+basicConstraints = critical, CA:FALSE
+extendedKeyUsage = serverAuth
+subjectAltName = DNS:localhost, IP:127.0.0.1
+"""
 
 
 def find_programs() -> Path:
@@ -74,12 +92,16 @@ class Postgres:
             "autovacuum_naptime": "5min",
             "log_min_messages": "warning",
         }
+        environment = {}
+        if shutil.which("openssl"):
+            settings |= certificates(place, options)
+            environment["TERRACE_TEST_POSTGRES_CA"] = str(place / "ca.pem")
         arguments = [f"--{name}={value}" for name, value in settings.items()]
         process = self.run.spawn("postgres", [str(programs / "postgres"), "-D", str(data), *arguments],
                                  **options)
         url = f"host=127.0.0.1 port={port} user={USER} dbname=postgres"
         self.run.wait("postgres", process, 60, lambda: answers(url) and self.ready(programs, port))
-        return {self.variable: url}
+        return {self.variable: url, **environment}
 
     @staticmethod
     def ready(programs: Path, port: int) -> bool:
@@ -90,6 +112,19 @@ class Postgres:
     @staticmethod
     def healthy(environment: dict[str, str]) -> bool:
         return answers(environment[Postgres.variable])
+
+
+def certificates(place: Path, options: dict) -> dict[str, str]:
+    """A root and a certificate that it signed, made by the server's account; the settings to use them."""
+    (place / "openssl.cnf").write_text(CERTIFICATES)
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-config", "openssl.cnf"]
+    for words in (
+            ["req", "-x509", *key, "-extensions", "root", "-days", "2", "-keyout", "ca.key", "-out", "ca.pem"],
+            ["req", "-new", *key, "-keyout", "server.key", "-out", "server.csr"],
+            ["x509", "-req", "-in", "server.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial",
+             "-days", "2", "-extfile", "openssl.cnf", "-extensions", "server", "-out", "server.pem"]):
+        run(["openssl", *words], **options)
+    return {"ssl": "on", "ssl_cert_file": str(place / "server.pem"), "ssl_key_file": str(place / "server.key")}
 
 
 def reachable(place: Path) -> None:

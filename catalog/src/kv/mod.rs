@@ -21,6 +21,7 @@
 //! of one moment.
 
 mod backup;
+mod encrypt;
 mod hub;
 mod pool;
 pub mod postgres;
@@ -258,6 +259,14 @@ pub(crate) fn check_key(key: &[u8]) -> Result<(), KvError> {
         1..=MAX_KEY => Ok(()),
         length => Err(KvError::limit("bytes of a key", length, MAX_KEY)),
     }
+}
+
+/// Refuses more keys than one call takes, and a text that is no key.
+pub(crate) fn check_keys(keys: &[Bytes]) -> Result<(), KvError> {
+    if keys.len() > MAX_PAGE {
+        return Err(KvError::limit("keys of a page", keys.len(), MAX_PAGE));
+    }
+    keys.iter().try_for_each(|key| check_key(key))
 }
 
 fn check_value(value: &[u8]) -> Result<(), KvError> {

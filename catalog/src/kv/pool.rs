@@ -13,18 +13,26 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{AsyncMessage, Client, Config, Error, NoTls, Row, Statement};
+use tokio_postgres::{AsyncMessage, Client, Config, Error, Row, Socket, Statement};
 
 use super::KvError;
+use super::encrypt::{self, Encrypted, Tls};
 use super::postgres::PostgresConfig;
 
 /// Notifications that wait to be noticed; more are as good as one.
 const NOTIFICATIONS: usize = 16;
 
+/// The two halves of a new connection.
+type Opened = (
+    Client,
+    tokio_postgres::Connection<Socket, Encrypted<Socket>>,
+);
+
 /// See the module text.
 pub(super) struct Pool {
     config: PostgresConfig,
     parsed: Config,
+    tls: Tls,
     permits: Semaphore,
     idle: Mutex<Vec<Connection>>,
 }
@@ -87,11 +95,14 @@ impl Listener {
 
 impl Pool {
     pub(super) fn new(config: PostgresConfig) -> Result<Self, KvError> {
-        let parsed: Config = config
-            .url
+        let address = encrypt::address(&config.url).map_err(KvError::Unavailable)?;
+        let mut parsed: Config = address
+            .rest
             .parse()
             .map_err(|_| KvError::Unavailable("its URL cannot be understood".into()))?;
+        parsed.ssl_mode(address.mode);
         Ok(Self {
+            tls: address.tls,
             permits: Semaphore::new(config.connections.max(1)),
             config,
             parsed,
@@ -226,16 +237,8 @@ impl Pool {
         })
     }
 
-    async fn open(
-        &self,
-    ) -> Result<
-        (
-            Client,
-            tokio_postgres::Connection<tokio_postgres::Socket, tokio_postgres::tls::NoTlsStream>,
-        ),
-        KvError,
-    > {
-        self.bounded(self.parsed.connect(NoTls)).await
+    async fn open(&self) -> Result<Opened, KvError> {
+        self.bounded(self.parsed.connect(self.tls.clone())).await
     }
 
     /// What the code relies on, whatever the server's own defaults are.

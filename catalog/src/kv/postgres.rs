@@ -32,7 +32,7 @@ use super::hub::{Hub, Watch};
 use super::pool::{Pool, failure};
 use super::{
     Compare, DumpPage, KeyRange, Kv, KvError, LIMITS, Limits, MAX_PAGE, Op, Txn, TxnOutcome,
-    Versioned, check_key,
+    Versioned, check_key, check_keys,
 };
 
 /// How often a watch wakes by itself: the longest that a lost notification costs.
@@ -93,7 +93,8 @@ const SCAN: &str = "select key, value, revision from terrace_kv \
 /// How the database is reached.
 #[derive(Clone)]
 pub struct PostgresConfig {
-    /// `postgresql://user:password@host/database?...` or `host=... user=...`; a secret.
+    /// `postgresql://user:password@host/database?...` or `host=... user=...`; a secret. `sslmode` and
+    /// `sslrootcert` mean what they mean to libpq.
     pub url: String,
     /// Most connections of this process, besides one that listens.
     pub connections: usize,
@@ -171,10 +172,7 @@ impl Drop for PostgresKv {
 #[async_trait]
 impl Kv for PostgresKv {
     async fn get_many(&self, keys: &[Bytes]) -> Result<Vec<Option<Versioned>>, KvError> {
-        if keys.len() > MAX_PAGE {
-            return Err(KvError::limit("keys of a page", keys.len(), MAX_PAGE));
-        }
-        keys.iter().try_for_each(|key| check_key(key))?;
+        check_keys(keys)?;
         let asked: Vec<&[u8]> = keys.iter().map(AsRef::as_ref).collect();
         let rows = self.pool.read(GET, &[&asked]).await?;
         let found = rows.iter().map(decode).collect::<Result<Vec<_>, _>>()?;

@@ -31,7 +31,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::hub::{Hub, Watch};
 use super::{
     DumpPage, KeyRange, Kv, KvError, LIMITS, Limits, MAX_PAGE, Op, Txn, TxnOutcome, Versioned,
-    check_key,
+    check_key, check_keys,
 };
 
 const META: &str = "meta";
@@ -143,10 +143,7 @@ impl Drop for RocksKv {
 #[async_trait]
 impl Kv for RocksKv {
     async fn get_many(&self, keys: &[Bytes]) -> Result<Vec<Option<Versioned>>, KvError> {
-        if keys.len() > MAX_PAGE {
-            return Err(KvError::limit("keys of a page", keys.len(), MAX_PAGE));
-        }
-        keys.iter().try_for_each(|key| check_key(key))?;
+        check_keys(keys)?;
         let keys = keys.to_vec();
         self.read(move |db| keys.iter().map(|key| stored(db, key)).collect())
             .await

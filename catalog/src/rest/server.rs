@@ -1,4 +1,5 @@
-//! The HTTP/1.1 server: limits of connections, heads and idle time, and an orderly end.
+//! The HTTP/1.1 server, plain or over TLS: limits of connections, heads and idle time, and an orderly
+//! end.
 //!
 //! `axum::serve` has no limit of connections and waits for ever for a head; this loop has both, and
 //! owns every connection's task.
@@ -8,13 +9,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::Request;
+use axum::http::HeaderValue;
+use axum::middleware;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
+
+use crate::tls::ServerTls;
 
 /// Most connections at once; more wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 1024;
@@ -31,9 +39,41 @@ const GRACE: Duration = Duration::from_secs(5);
 /// After a failed accept (no descriptors left) the next is tried after so long.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// A handshake of TLS that takes longer is given up.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
 /// Serves until `shutdown`, then lets requests under way end. Returns when every connection is closed.
 pub async fn serve(
     listener: TcpListener,
+    router: Router,
+    shutdown: CancellationToken,
+) -> io::Result<()> {
+    accept(listener, None, router, shutdown).await
+}
+
+/// The same over TLS. A certificate that is renewed counts from the next connection on.
+pub async fn serve_tls(
+    listener: TcpListener,
+    tls: ServerTls,
+    router: Router,
+    shutdown: CancellationToken,
+) -> io::Result<()> {
+    // Answers that point back here say how they were reached; no proxy ends TLS before this server.
+    let router = router.layer(middleware::map_request(async |mut request: Request| {
+        let https = HeaderValue::from_static("https");
+        request.headers_mut().insert("x-forwarded-proto", https);
+        request
+    }));
+    let ended = accept(listener, Some(tls.acceptor()), router, shutdown);
+    tokio::select! {
+        ended = ended => ended,
+        () = tls.follow() => Ok(()),
+    }
+}
+
+async fn accept(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
     router: Router,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
@@ -50,7 +90,7 @@ pub async fn serve(
         };
         match accepted {
             Ok((stream, _)) => {
-                let one = connection(stream, router.clone(), shutdown.clone());
+                let one = connection(stream, tls.clone(), router.clone(), shutdown.clone());
                 connections.spawn(async move {
                     one.await;
                     drop(slot);
@@ -71,11 +111,31 @@ pub async fn serve(
     Ok(())
 }
 
-async fn connection(stream: TcpStream, router: Router, shutdown: CancellationToken) {
+async fn connection(
+    stream: TcpStream,
+    tls: Option<TlsAcceptor>,
+    router: Router,
+    shutdown: CancellationToken,
+) {
     // Answers are written whole: waiting to fill a packet only delays them.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "nodelay");
     }
+    let Some(tls) = tls else {
+        return talk(stream, router, shutdown).await;
+    };
+    match tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await {
+        Ok(Ok(stream)) => talk(stream, router, shutdown).await,
+        Ok(Err(error)) => tracing::debug!(%error, "a handshake failed"),
+        Err(_) => tracing::debug!("a handshake took too long"),
+    }
+}
+
+/// Requests and answers, until one side ends it.
+async fn talk<S>(stream: S, router: Router, shutdown: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
     let service = TowerToHyperService::new(router);
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -176,3 +176,64 @@ async fn errors_do_not_tell_the_password() {
         );
     }
 }
+
+// A password and every name in the catalog cross a network that others may sit on: encrypted must mean
+// encrypted, and a server that cannot show whom it is must not be believed when that was asked for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_are_as_encrypted_as_was_asked() {
+    let test = "connections_are_as_encrypted_as_was_asked";
+    let (Some(server), Ok(root)) = (server(test), std::env::var("TERRACE_TEST_POSTGRES_CA")) else {
+        println!("SKIP kv::on_postgres::{test}: no PostgreSQL with TLS");
+        return;
+    };
+    let observer = client(&server).await;
+    let url = schema(&server, test).await;
+    let (host, elsewhere) = ("host=127.0.0.1", "host=elsewhere.test hostaddr=127.0.0.1");
+    let machine = "sslrootcert=/etc/ssl/certs/ca-certificates.crt";
+    let own = format!("sslrootcert='{root}'");
+    let cases = [
+        (host, "sslmode=disable", "", Some(false)),
+        (host, "", "", Some(true)),
+        (host, "sslmode=require", "", Some(true)),
+        (host, "sslmode=verify-ca", own.as_str(), Some(true)),
+        (host, "sslmode=verify-full", own.as_str(), Some(true)),
+        (elsewhere, "sslmode=require", "", Some(true)),
+        (elsewhere, "sslmode=verify-ca", own.as_str(), Some(true)),
+        (elsewhere, "sslmode=verify-full", own.as_str(), None),
+        (host, "sslmode=verify-full", machine, None),
+        (host, "sslmode=require", machine, None),
+        (
+            host,
+            "sslmode=verify-full",
+            "sslrootcert=/nowhere.pem",
+            None,
+        ),
+        (host, "sslmode=verify-full", "", None),
+    ];
+    for (at, (place, mode, roots, expected)) in cases.into_iter().enumerate() {
+        let name = format!("tls_{at}_{:08x}", std::process::id());
+        let url = url.replace(host, place);
+        let url = format!("{url} {mode} {roots} application_name={name}");
+        let opened = PostgresKv::open(PostgresConfig::new(&url)).await;
+        let found = match &opened {
+            Err(_) => None,
+            Ok(kv) => {
+                kv.get(b"n").await.unwrap();
+                let asked = "select bool_and(s.ssl), count(*) from pg_stat_ssl s \
+                    join pg_stat_activity a using (pid) where a.application_name = $1";
+                let row = observer.query_one(asked, &[&name]).await.unwrap();
+                assert!(
+                    row.get::<_, i64>(1) > 0,
+                    "{place} {mode}: no connection was seen"
+                );
+                row.get::<_, Option<bool>>(0)
+            }
+        };
+        assert_eq!(
+            found,
+            expected,
+            "{place} {mode} {roots}: {:?}",
+            opened.err()
+        );
+    }
+}
