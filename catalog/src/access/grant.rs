@@ -129,6 +129,18 @@ impl Grants {
         Self::new(grants.collect::<Result<_, _>>()?)
     }
 
+    /// The grants of all of these together, each once; possibly none, which is a caller who may do
+    /// nothing.
+    pub(super) fn union<'a>(all: impl Iterator<Item = &'a Self>) -> Self {
+        let mut grants: Vec<Grant> = Vec::new();
+        for grant in all.flat_map(|own| &own.0) {
+            if !grants.contains(grant) {
+                grants.push(grant.clone());
+            }
+        }
+        Self(grants)
+    }
+
     /// Whether the scope is granted over this namespace.
     pub fn cover(&self, scope: Scope, namespace: &str) -> bool {
         self.0.iter().any(|grant| grant.covers(scope, namespace))

@@ -11,13 +11,19 @@
 //! scope     = "list" < "read" < "publish" < "admin"    each contains those before it
 //! ```
 //!
+//! Tokens of others (OpenID Connect, Kubernetes) are believed as far as [`identity`] is told to; what they
+//! may do is decided here, never by who made them.
+//!
 //! A digest is looked up, so nothing that depends on the secret itself is compared byte by byte; what
 //! is found is compared once more with what was asked for, in constant time.
 
 mod grant;
+pub mod identity;
+mod principal;
 mod store;
 mod token;
 
 pub use grant::{Grant, GrantError, Grants, Scope};
-pub use store::{Access, AccessError, Principal, TokenInfo, TokenRequest};
-pub use token::{Token, TokenError, TokenId};
+pub use principal::Principal;
+pub use store::{Access, AccessError, TokenInfo, TokenRequest};
+pub use token::{Token, TokenError, TokenId, TokenIdError};

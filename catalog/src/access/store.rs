@@ -1,14 +1,16 @@
 //! Tokens in the catalog's key-value store: issued, checked, listed, revoked.
 //!
 //! A revoked or expired token stops working with the next request: nothing is cached, one lookup of
-//! a key is what a request costs.
+//! a key is what a request costs. Tokens of others are asked for in `identity`.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::grant::{GrantError, Grants, Scope};
+use super::grant::{GrantError, Grants};
+use super::identity::Identities;
+use super::principal::Principal;
 use super::token::{Token, TokenDigest, TokenId};
 use crate::kv::{KeyRange, Kv, KvError, Txn, TxnOutcome};
 
@@ -18,7 +20,7 @@ const KEY: &[u8] = b"t/";
 /// Most tokens of a catalog: a list is one answer.
 const MAX_TOKENS: usize = 4096;
 
-/// Longest name of a token, in bytes.
+/// Longest name of a token, in characters.
 const MAX_NAME: usize = 128;
 
 /// What went wrong, by what the caller can do.
@@ -27,6 +29,12 @@ pub enum AccessError {
     /// The token is not one of this catalog, was revoked, or has expired.
     #[error("the token is not known here, was revoked or has expired")]
     Unknown,
+    /// A token of somebody else that is not believed here, and why.
+    #[error("the token is refused: {0}")]
+    Refused(String),
+    /// Who could say whether the token is good does not answer, so nobody is let in.
+    #[error("the token cannot be checked now: {0}")]
+    Unchecked(String),
     /// No token has this id.
     #[error("no token {0}")]
     NoSuchToken(TokenId),
@@ -67,29 +75,6 @@ pub struct TokenInfo {
     pub expires_ms: Option<i64>,
 }
 
-/// Who makes a request.
-#[derive(Clone, Debug)]
-pub struct Principal {
-    info: Arc<TokenInfo>,
-}
-
-impl Principal {
-    /// Whether it may do this over a namespace.
-    pub fn may(&self, scope: Scope, namespace: &str) -> bool {
-        self.info.grants.cover(scope, namespace)
-    }
-
-    /// Everything it may do.
-    pub fn grants(&self) -> &Grants {
-        &self.info.grants
-    }
-
-    /// As logs name it: the token's name and id.
-    pub fn label(&self) -> String {
-        format!("{}({})", self.info.name, self.info.id)
-    }
-}
-
 /// The value of a token's key.
 #[derive(Serialize, Deserialize)]
 struct Record {
@@ -122,12 +107,21 @@ impl Record {
 #[derive(Clone, Debug)]
 pub struct Access {
     kv: Arc<dyn Kv>,
+    identities: Option<Arc<Identities>>,
 }
 
 impl Access {
     /// Over the catalog's own store.
     pub fn new(kv: Arc<dyn Kv>) -> Self {
-        Self { kv }
+        let identities = None;
+        Self { kv, identities }
+    }
+
+    /// Also believes tokens of others.
+    #[must_use]
+    pub fn with_identities(mut self, identities: Identities) -> Self {
+        self.identities = Some(Arc::new(identities));
+        self
     }
 
     /// Makes a token. Its secret is in the answer, and nowhere else ever again. `now_ms` is the
@@ -138,8 +132,10 @@ impl Access {
         now_ms: i64,
     ) -> Result<(Token, TokenInfo), AccessError> {
         let name = request.name.trim();
-        if name.is_empty() || name.len() > MAX_NAME || name.chars().any(char::is_control) {
-            let why = format!("a token's name has 1 to {MAX_NAME} bytes and no control characters");
+        if name.is_empty() || name.chars().count() > MAX_NAME || name.chars().any(char::is_control)
+        {
+            let why =
+                format!("a token's name has 1 to {MAX_NAME} characters, none a control character");
             return Err(AccessError::Invalid(why));
         }
         if request.expires_ms.is_some_and(|end| end <= now_ms) {
@@ -182,8 +178,18 @@ impl Access {
         if info.expires_ms.is_some_and(|end| end <= now_ms) {
             return Err(AccessError::Unknown);
         }
-        let info = Arc::new(info);
-        Ok(Principal { info })
+        let label = format!("{}({})", info.name, info.id);
+        Ok(Principal::new(&label, info.grants, info.expires_ms))
+    }
+
+    /// Who sends this text as a bearer token: a token of this catalog, or one of an issuer or a cluster
+    /// that it is told to believe.
+    pub async fn authenticate(&self, text: &str, now_ms: i64) -> Result<Principal, AccessError> {
+        match (text.parse::<Token>(), &self.identities) {
+            (Ok(token), _) => self.check(&token, now_ms).await,
+            (Err(_), Some(identities)) => identities.who(text, now_ms).await,
+            (Err(error), None) => Err(AccessError::Refused(error.to_string())),
+        }
     }
 
     /// Every token, expired ones included, in no particular order.

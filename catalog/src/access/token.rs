@@ -103,13 +103,18 @@ impl fmt::Display for TokenId {
     }
 }
 
-impl FromStr for TokenId {
-    type Err = TokenError;
+/// A text is not the id of a token. Does not quote it: it may be a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("this is not the id of a token: they have 12 hexadecimal digits, as the list shows them")]
+pub struct TokenIdError;
 
-    fn from_str(text: &str) -> Result<Self, TokenError> {
+impl FromStr for TokenId {
+    type Err = TokenIdError;
+
+    fn from_str(text: &str) -> Result<Self, TokenIdError> {
         let digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
         let good = text.len() == 12 && text.bytes().all(digit);
-        good.then(|| Self(text.to_owned())).ok_or(TokenError)
+        good.then(|| Self(text.to_owned())).ok_or(TokenIdError)
     }
 }
 

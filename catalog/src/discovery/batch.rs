@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::check::Unfit;
 use super::completeness::{Expect, Missing, Proof, Seen, Verdict, judge};
@@ -28,8 +29,9 @@ const PARTITIONS_MAX: usize = 10_000;
 const RACES: usize = 8;
 
 /// What a batch does to its scope.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = BatchMode)]
 pub enum Mode {
     /// Adds files; published files of the scope must still be there.
     Append,
@@ -42,15 +44,16 @@ pub enum Mode {
 }
 
 /// Which part of a table a batch is about.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schema(as = BatchScope)]
 pub struct Scope {
     /// Partition directories below the table; empty: the whole table.
     pub partitions: Vec<String>,
 }
 
 /// The body of the call.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BatchRequest {
     /// Where the table lies; only needed for a dataset that is not known yet.

@@ -18,14 +18,16 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// How long files that are exactly as old as their marker must be seen unchanged: longer than the
 /// coarsest resolution of a store's times.
 pub const TIE_SETTLES: Duration = Duration::from_secs(2);
 
 /// What a sync promised about a partition or batch; absent parts promise nothing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schema(as = BatchExpectation)]
 pub struct Expect {
     /// Number of data files.
     pub files: Option<u64>,

@@ -16,13 +16,15 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::names::{self, HIVE_DEFAULT_PARTITION, Refusal};
 use crate::name::{DatasetName, shortened};
 
 /// How datasets lie below a root.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = RootLayout)]
 pub enum Layout {
     /// `db.db/table/key=value/.../file`.
     Hive,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::layout::{self, DEFAULT_NAMESPACE, Layout, Place};
 use super::manifest_file::join;
@@ -21,7 +22,7 @@ const DESCRIPTOR_DEPTH: usize = 6;
 const DESCRIPTOR_MAX: u64 = 1 << 20;
 
 /// What a person says about a root. Everything has a default.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RootSpec {
     /// Namespace of every table found; none: the database's name, or `default`.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::completeness::Rule;
 use super::layout::Layout;
@@ -13,8 +14,9 @@ use crate::schema::FileFormat;
 use crate::schema::evolution::Policy;
 
 /// What says that a partition is complete. A manifest file and an announced batch always do.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
+#[schema(as = CompletionSignal)]
 pub enum CompletionSpec {
     /// A marker file of the table or of the partition, newer than the data.
     #[default]

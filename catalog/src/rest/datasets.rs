@@ -13,7 +13,7 @@ use super::error::ApiError;
 use super::extract::{Dataset, Json, Query, body, page, with_status};
 use super::policy::Caller;
 use super::wire::{
-    DatasetDetail, DatasetPage, DatasetQuery, DatasetSummary, ErrorBody, NamePage, NameQuery,
+    DatasetDetail, DatasetPage, DatasetQuery, DatasetSummary, ErrorBody, NamePage, NamespaceQuery,
     RemovalPlan, RemoveQuery,
 };
 use crate::access::Scope;
@@ -41,13 +41,14 @@ impl<S: Send + Sync> FromRequest<S> for DescriptorText {
 }
 
 /// The namespaces that have datasets which the caller may list.
-#[utoipa::path(get, path = "/api/v1/namespaces", tag = "datasets", params(NameQuery),
+#[utoipa::path(get, path = "/api/v1/namespaces", tag = "datasets", params(NamespaceQuery),
     operation_id = "list_namespaces",
-    responses((status = 200, body = NamePage), (status = "default", body = ErrorBody)))]
+    responses((status = 200, body = NamePage,
+        description = "A page of namespaces, in order"), (status = "default", body = ErrorBody)))]
 pub(super) async fn namespaces(
     State(api): State<Api>,
     caller: Caller,
-    Query(query): Query<NameQuery>,
+    Query(query): Query<NamespaceQuery>,
 ) -> Result<Json<NamePage>, ApiError> {
     let limit = page(query.limit, PAGE.0, PAGE.1)?;
     let items = visible_namespaces(&api, &caller, query.after.as_deref(), limit).await?;
@@ -87,7 +88,8 @@ fn last_name_of(namespace: &str) -> Result<DatasetName, ApiError> {
 /// Datasets by name, kind and words, as far as the caller may list them.
 #[utoipa::path(get, path = "/api/v1/datasets", tag = "datasets", params(DatasetQuery),
     operation_id = "list_datasets",
-    responses((status = 200, body = DatasetPage), (status = "default", body = ErrorBody)))]
+    responses((status = 200, body = DatasetPage,
+        description = "A page of datasets, in the order of their names"), (status = "default", body = ErrorBody)))]
 pub(super) async fn list(
     State(api): State<Api>,
     caller: Caller,
@@ -143,7 +145,8 @@ fn kind_of(text: &str) -> Result<Kind, ApiError> {
 #[utoipa::path(get, path = "/api/v1/datasets/{dataset}", tag = "datasets",
     operation_id = "show_dataset",
     params(("dataset" = String, Path, description = "namespace.table")),
-    responses((status = 200, body = DatasetDetail), (status = "default", body = ErrorBody)))]
+    responses((status = 200, body = DatasetDetail,
+        description = "The dataset"), (status = "default", body = ErrorBody)))]
 pub(super) async fn show(
     State(api): State<Api>,
     Dataset(name): Dataset,
@@ -158,7 +161,9 @@ pub(super) async fn show(
     operation_id = "register_dataset",
     request_body(content((serde_json::Value = "application/json"), (String = "application/yaml"))),
     params(("dataset" = String, Path, description = "namespace.table")),
-    responses((status = 200, body = DatasetDetail), (status = 201, body = DatasetDetail),
+    responses((status = 200, body = DatasetDetail,
+        description = "It was there; the descriptor is replaced"), (status = 201, body = DatasetDetail,
+        description = "It is new"),
         (status = "default", body = ErrorBody)))]
 pub(super) async fn register(
     State(api): State<Api>,
@@ -172,7 +177,7 @@ pub(super) async fn register(
     if descriptor.name != name {
         let own = &descriptor.name;
         let message = format!("the descriptor describes {own}, and the path names {name}");
-        return Err(ApiError::invalid(message));
+        return Err(ApiError::conflict(message, "name the same dataset twice"));
     }
     let (status, dataset) = match api.ledger().create(descriptor.clone()).await {
         Ok(dataset) => (StatusCode::CREATED, dataset),
@@ -190,7 +195,9 @@ pub(super) async fn register(
 #[utoipa::path(delete, path = "/api/v1/datasets/{dataset}", tag = "datasets",
     operation_id = "remove_dataset",
     params(("dataset" = String, Path, description = "namespace.table"), RemoveQuery),
-    responses((status = 200, body = RemovalPlan), (status = 202, body = RemovalPlan),
+    responses((status = 200, body = RemovalPlan,
+        description = "It is removed, or kept"), (status = 202, body = RemovalPlan,
+        description = "It is marked; a call after the time in the answer removes it"),
         (status = "default", body = ErrorBody)))]
 pub(super) async fn remove(
     State(api): State<Api>,

@@ -154,7 +154,10 @@ impl From<KvError> for ApiError {
 impl From<AccessError> for ApiError {
     fn from(error: AccessError) -> Self {
         match error {
-            AccessError::Unknown => Self::unauthenticated(error.to_string()),
+            AccessError::Unknown | AccessError::Refused(_) => {
+                Self::unauthenticated(error.to_string())
+            }
+            AccessError::Unchecked(_) => Self::unavailable(error.to_string()),
             AccessError::NoSuchToken(_) => Self::not_found(error.to_string()),
             AccessError::Invalid(_) | AccessError::Grant(_) => Self::invalid(error.to_string()),
             AccessError::Kv(error) => error.into(),

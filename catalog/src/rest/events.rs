@@ -26,8 +26,8 @@ use super::error::ApiError;
 use super::extract::Query;
 use super::metrics::Counted;
 use super::policy::Caller;
-use super::wire::{ErrorBody, EventItem, EventQuery};
-use super::{Api, extract};
+use super::wire::{ErrorBody, EventItem, EventMessage, EventQuery};
+use super::{Api, extract, now_ms};
 use crate::access::{Principal, Scope};
 use crate::kv::Watch;
 use crate::ledger::{Event, EventKind, Ledger, LedgerError};
@@ -67,8 +67,8 @@ impl<S: Send + Sync> FromRequestParts<S> for LastEventId {
 /// Follows what happens, from a sequence number or from now on. The stream ends after some minutes:
 /// go on behind the last event.
 #[utoipa::path(get, path = "/api/v1/events", tag = "events", params(EventQuery),
-    responses((status = 200, content_type = "text/event-stream", body = EventItem,
-        description = "One EventItem in each message's data"),
+    responses((status = 200, content_type = "text/event-stream", body = EventMessage,
+        description = "Messages whose data is an EventItem each"),
         (status = "default", body = ErrorBody)))]
 pub(super) async fn follow(
     State(api): State<Api>,
@@ -90,9 +90,10 @@ pub(super) async fn follow(
         ledger,
         watch,
         after,
+        follow: query.follow.unwrap_or(true),
         ready: Vec::new().into_iter(),
+        ends: Instant::now() + life(&caller.0),
         caller: caller.0,
-        ends: Instant::now() + LIFE,
         shutdown: api.parts.shutdown.clone(),
         _counted: api.metrics.stream(),
     };
@@ -104,11 +105,21 @@ pub(super) async fn follow(
     Ok(Sse::new(messages).keep_alive(alive))
 }
 
+/// How long a stream may last: no longer than what its caller is believed by.
+fn life(caller: &Principal) -> Duration {
+    let left = caller
+        .expires_ms()
+        .map_or(i64::MAX, |end| end.saturating_sub(now_ms()));
+    LIFE.min(Duration::from_millis(left.max(0).cast_unsigned()))
+}
+
 /// One client's place in the log.
 struct Follower {
     ledger: Ledger,
     watch: Watch,
     after: u64,
+    /// Waits for more behind the last event.
+    follow: bool,
     ready: std::vec::IntoIter<Event>,
     caller: Principal,
     ends: Instant,
@@ -127,6 +138,7 @@ impl Follower {
                 }
             }
             match self.ledger.events(self.after, PAGE).await {
+                Ok(found) if found.is_empty() && !self.follow => return None,
                 Ok(found) if found.is_empty() => {}
                 Ok(found) => {
                     self.ready = found.into_iter();

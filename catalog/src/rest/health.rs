@@ -10,7 +10,8 @@ use super::wire::Health;
 
 /// The process answers.
 #[utoipa::path(get, path = "/healthz", tag = "server",
-    responses((status = 200, body = Health), (status = "default", body = super::wire::ErrorBody)))]
+    responses((status = 200, body = Health,
+        description = "It answers"), (status = "default", body = super::wire::ErrorBody)))]
 pub(super) async fn healthz() -> Json<Health> {
     Json(Health {
         status: "ok".to_owned(),
@@ -20,7 +21,8 @@ pub(super) async fn healthz() -> Json<Health> {
 
 /// The catalog's database answers, so requests can be served.
 #[utoipa::path(get, path = "/readyz", tag = "server",
-    responses((status = 200, body = Health), (status = "default", body = super::wire::ErrorBody)))]
+    responses((status = 200, body = Health,
+        description = "It can serve"), (status = "default", body = super::wire::ErrorBody)))]
 pub(super) async fn readyz(State(api): State<Api>) -> Result<Json<Health>, ApiError> {
     // The cheapest question that only the database can answer.
     api.ledger().names(None, None, 1).await?;
@@ -29,7 +31,8 @@ pub(super) async fn readyz(State(api): State<Api>) -> Result<Json<Health>, ApiEr
 
 /// Counters in the text format of OpenMetrics.
 #[utoipa::path(get, path = "/metrics", tag = "server",
-    responses((status = 200, content_type = "text/plain", body = String),
+    responses((status = 200, content_type = "application/openmetrics-text", body = String,
+        description = "The counters"),
         (status = "default", body = super::wire::ErrorBody)))]
 pub(super) async fn metrics(
     State(api): State<Api>,

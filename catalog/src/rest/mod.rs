@@ -17,6 +17,7 @@
 mod compare;
 mod console;
 mod datasets;
+mod described;
 mod document;
 mod error;
 mod events;
@@ -54,7 +55,7 @@ use crate::scrub::Scrubber;
 
 pub use error::ApiError;
 pub use routes::{document, router};
-pub use server::serve;
+pub use server::{serve, serve_tls};
 
 /// What the routes are served from.
 #[derive(Debug)]

@@ -25,7 +25,9 @@ use crate::saves::{LIST_NAME, Progress, SaveError, Saves, save_id};
 #[utoipa::path(post, path = "/api/v1/models/{dataset}/versions", tag = "models",
     operation_id = "begin_save", request_body = NewSave,
     params(("dataset" = String, Path, description = "namespace.name")),
-    responses((status = 200, body = SaveStatus), (status = 201, body = SaveStatus),
+    responses((status = 200, body = SaveStatus,
+        description = "It was begun before; how far it is"), (status = 201, body = SaveStatus,
+        description = "It is begun"),
         (status = "default", body = ErrorBody)))]
 pub(super) async fn begin(
     State(api): State<Api>,
@@ -48,8 +50,11 @@ pub(super) async fn begin(
     operation_id = "finish_save", request_body = FinishSave,
     params(("dataset" = String, Path, description = "namespace.name"),
         ("save" = String, Path, description = "The caller's name of the save")),
-    responses((status = 200, body = SaveStatus), (status = 201, body = SaveStatus),
-        (status = 202, body = SaveStatus), (status = "default", body = ErrorBody)))]
+    responses((status = 200, body = SaveStatus,
+        description = "It is complete and checked"), (status = 201, body = SaveStatus,
+        description = "The version that it made"),
+        (status = 202, body = SaveStatus,
+        description = "Not yet: how far it is"), (status = "default", body = ErrorBody)))]
 pub(super) async fn finish(
     State(api): State<Api>,
     Dataset(name): Dataset,
@@ -75,7 +80,8 @@ pub(super) async fn finish(
     operation_id = "show_save",
     params(("dataset" = String, Path, description = "namespace.name"),
         ("save" = String, Path, description = "The caller's name of the save")),
-    responses((status = 200, body = SaveStatus), (status = "default", body = ErrorBody)))]
+    responses((status = 200, body = SaveStatus,
+        description = "How far it is"), (status = "default", body = ErrorBody)))]
 pub(super) async fn show(
     State(api): State<Api>,
     Dataset(name): Dataset,
@@ -90,7 +96,8 @@ pub(super) async fn show(
     operation_id = "abandon_save",
     params(("dataset" = String, Path, description = "namespace.name"),
         ("save" = String, Path, description = "The caller's name of the save")),
-    responses((status = 200, body = Removal), (status = "default", body = ErrorBody)))]
+    responses((status = 200, body = Removal,
+        description = "It is given up"), (status = "default", body = ErrorBody)))]
 pub(super) async fn abandon(
     State(api): State<Api>,
     Dataset(name): Dataset,

@@ -9,6 +9,7 @@
 
 use std::time::Duration;
 
+use axum::Router;
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
 use axum::http::{Method, header};
@@ -16,13 +17,13 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use tokio::time::Instant;
 use utoipa::openapi::path::{Operation, PathItem};
-use utoipa::openapi::security::SecurityRequirement;
 use utoipa_axum::router::UtoipaMethodRouter;
 
+use super::described;
 use super::error::{ApiError, Code};
 use super::extract::{dataset, namespace, path_params, table};
 use super::{Api, now_ms};
-use crate::access::{Principal, Scope, Token};
+use crate::access::{Principal, Scope};
 
 /// A request that takes longer is given up: its client has stopped waiting.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -46,7 +47,8 @@ pub(super) enum Policy {
 }
 
 impl Policy {
-    fn scope(self) -> Option<Scope> {
+    /// The smallest scope that passes; none: the route is open.
+    pub(super) fn scope(self) -> Option<Scope> {
         match self {
             Self::Open => None,
             Self::Dataset(scope)
@@ -56,14 +58,15 @@ impl Policy {
         }
     }
 
-    /// Says in the document what the route asks for.
-    fn describe(self, operation: &mut Operation) {
-        let required = match self.scope() {
-            // An empty requirement is how the format says that none is needed.
-            None => SecurityRequirement::default(),
-            Some(scope) => SecurityRequirement::new(SCHEME, [scope.as_str()]),
-        };
-        operation.security = Some(vec![required]);
+    /// Over what the scope is asked for, as the document writes it.
+    pub(super) fn over(self) -> Option<&'static str> {
+        match self {
+            Self::Open => None,
+            Self::Dataset(_) => Some("dataset"),
+            Self::Namespace(_) => Some("namespace"),
+            Self::Some(_) => Some("some"),
+            Self::All(_) => Some("all"),
+        }
     }
 }
 
@@ -85,7 +88,7 @@ pub(super) fn guard(
     let mut route = String::new();
     for (path, item) in &mut paths.paths {
         route.clone_from(path);
-        operations(item).for_each(|operation| policy.describe(operation));
+        operations(item).for_each(|operation| described::complete(operation, policy));
     }
     let rule = Rule {
         api: api.clone(),
@@ -114,13 +117,18 @@ async fn enforce(State(rule): State<Rule>, request: Request, next: Next) -> Resp
     let method = request.method().clone();
     let (mut parts, body) = request.into_parts();
     let mut who = "nobody".to_owned();
-    let response = match admit(&rule, &mut parts).await {
+    let admitted = match identify(&rule, &parts).await {
+        Ok(Some(principal)) => {
+            // Also when it is refused: who tried is what the audit is for.
+            principal.label().clone_into(&mut who);
+            permit(&rule, principal, &mut parts).await
+        }
+        Ok(None) => Ok(()),
+        Err(refused) => Err(refused),
+    };
+    let response = match admitted {
         Err(refused) => refused.into_response(),
-        Ok(caller) => {
-            if let Some(principal) = caller {
-                who = principal.label();
-                parts.extensions.insert(Caller(principal));
-            }
+        Ok(()) => {
             let on = Request::from_parts(parts.clone(), body);
             match tokio::time::timeout(DEADLINE, next.run(on)).await {
                 Ok(response) => response,
@@ -135,36 +143,73 @@ async fn enforce(State(rule): State<Rule>, request: Request, next: Next) -> Resp
     let code = response.extensions().get::<Code>();
     let code = code.map_or("ok", |code| code.0);
     audit(&rule, &mut parts, &who, status.as_u16(), code).await;
+    decided(response)
+}
+
+/// Marks an answer that somebody decided about: a policy, or a fallback that has no data.
+#[derive(Clone, Copy, Debug)]
+struct Decided;
+
+/// Lets an answer pass [`only_decided`].
+pub(super) fn decided(mut response: Response) -> Response {
+    response.extensions_mut().insert(Decided);
     response
 }
 
-/// Lets a caller pass, or says why not. None: the route asks for nobody.
-async fn admit(rule: &Rule, parts: &mut Parts) -> Result<Option<Principal>, ApiError> {
-    let Some(scope) = rule.policy.scope() else {
+/// Routes that are open to everybody and are not in the document, such as the document itself.
+pub(super) fn open(router: Router<Api>) -> Router<Api> {
+    router.layer(middleware::map_response(async |response| decided(response)))
+}
+
+/// Withholds what a route answers that has no policy. It stands around all routes, so a route that is
+/// added beside [`guard`] and [`open`] fails with its first request, in its first test.
+pub(super) async fn only_decided(request: Request, next: Next) -> Response {
+    let path = request.uri().path().to_owned();
+    let response = next.run(request).await;
+    if response.extensions().get::<Decided>().is_some() {
+        return response;
+    }
+    let message = format!("the route of {path} has no policy: add it through guard or open");
+    ApiError::internal(message).into_response()
+}
+
+/// Who is asking. None: the route asks for nobody.
+async fn identify(rule: &Rule, parts: &Parts) -> Result<Option<Principal>, ApiError> {
+    if rule.policy == Policy::Open {
         return Ok(None);
-    };
+    }
     let token = bearer(parts)?;
-    let principal = rule.api.access().check(&token, now_ms()).await?;
-    let (allowed, over) = match rule.policy {
-        Policy::Open => return Ok(None),
+    let principal = rule.api.access().authenticate(token, now_ms());
+    let principal = tokio::time::timeout(DEADLINE, principal).await;
+    Ok(Some(principal.map_err(|_| ApiError::timeout())??))
+}
+
+/// Lets a caller pass, for the handler to see, or says why not.
+async fn permit(rule: &Rule, principal: Principal, parts: &mut Parts) -> Result<(), ApiError> {
+    let (allowed, scope, over) = match rule.policy {
+        Policy::Open => return Ok(()),
         Policy::Dataset(scope) => {
             let params = path_params(parts, &()).await?;
             let dataset = dataset(&params)?;
             let namespace = dataset.namespace().to_owned();
-            (principal.may(scope, &namespace), namespace)
+            (principal.may(scope, &namespace), scope, namespace)
+        }
+        Policy::Some(scope) => {
+            let allowed = principal.grants().cover_some(scope);
+            (allowed, scope, "any namespace".to_owned())
+        }
+        Policy::All(scope) => {
+            let allowed = principal.grants().cover_all(scope);
+            (allowed, scope, "every namespace".to_owned())
         }
         Policy::Namespace(scope) => {
             let namespace = namespace(&path_params(parts, &()).await?)?;
-            (principal.may(scope, &namespace), namespace)
+            (principal.may(scope, &namespace), scope, namespace)
         }
-        Policy::Some(scope) => (principal.grants().cover_some(scope), "any namespace".into()),
-        Policy::All(scope) => (
-            principal.grants().cover_all(scope),
-            "every namespace".into(),
-        ),
     };
     if allowed {
-        return Ok(Some(principal));
+        parts.extensions.insert(Caller(principal));
+        return Ok(());
     }
     let label = principal.label();
     let message = format!("the token {label} does not grant {scope} over {over}");
@@ -172,7 +217,7 @@ async fn admit(rule: &Rule, parts: &mut Parts) -> Result<Option<Principal>, ApiE
 }
 
 /// The token of a request, from its one header.
-fn bearer(parts: &Parts) -> Result<Token, ApiError> {
+fn bearer(parts: &Parts) -> Result<&str, ApiError> {
     let mut values = parts.headers.get_all(header::AUTHORIZATION).iter();
     let value = match (values.next(), values.next()) {
         (None, _) => return Err(ApiError::unauthenticated("the request has no token")),
@@ -187,8 +232,7 @@ fn bearer(parts: &Parts) -> Result<Token, ApiError> {
         let message = "the Authorization header is not Bearer and a token";
         return Err(ApiError::unauthenticated(message));
     }
-    let parsed = token.trim().parse::<Token>();
-    parsed.map_err(|error| ApiError::unauthenticated(error.to_string()))
+    Ok(token.trim())
 }
 
 // A response cannot be lent across an await: its body is not Sync.

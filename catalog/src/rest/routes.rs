@@ -2,6 +2,8 @@
 
 use axum::Router;
 use axum::http::StatusCode;
+use axum::middleware;
+use axum::response::IntoResponse;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{ComponentsBuilder, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder};
 use utoipa_axum::router::OpenApiRouter;
@@ -9,7 +11,8 @@ use utoipa_axum::routes;
 
 use super::document::Document;
 use super::error::ApiError;
-use super::policy::{Policy, SCHEME, guard};
+use super::policy::{Policy, SCHEME, decided, guard, only_decided, open};
+use super::wire::EventItem;
 use super::{
     Api, Parts, datasets, events, health, iceberg, maintain, models, sample, sync, tags, tokens,
     versions,
@@ -22,20 +25,23 @@ pub fn router(parts: Parts) -> Router {
     let api = Api::new(parts);
     let (router, openapi) = all(&api).split_for_parts();
     router
-        .merge(super::document::route(Document::new(&openapi)))
-        .merge(super::console::routes())
-        .fallback(|| async { ApiError::not_found("there is no such route") })
-        .method_not_allowed_fallback(|| async {
-            let message = "the route has no such method";
-            let hint = "see /api/openapi.json for the methods of each route";
-            ApiError::new(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "method_not_allowed",
-                message,
-                hint,
-            )
-        })
+        .merge(open(super::document::route(Document::new(&openapi))))
+        .merge(open(super::console::routes()))
+        .fallback(async || decided(ApiError::not_found("there is no such route").into_response()))
+        .method_not_allowed_fallback(async || decided(no_such_method().into_response()))
+        .layer(middleware::from_fn(only_decided))
         .with_state(api)
+}
+
+fn no_such_method() -> ApiError {
+    let message = "the route has no such method";
+    let hint = "see /api/openapi.json for the methods of each route";
+    ApiError::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method_not_allowed",
+        message,
+        hint,
+    )
 }
 
 /// The OpenAPI document alone.
@@ -109,6 +115,8 @@ fn head() -> OpenApi {
         .build();
     let components = ComponentsBuilder::new()
         .security_scheme(SCHEME, SecurityScheme::Http(bearer))
+        // Named by no route: it stands in the data of messages.
+        .schema_from::<EventItem>()
         .build();
     OpenApiBuilder::new()
         .info(info)

@@ -32,7 +32,8 @@ const LOOKED: usize = 16;
     operation_id = "sample_version",
     params(("dataset" = String, Path, description = "namespace.table"),
         ("version" = String, Path, description = "v12, 12, a tag, a day or latest"), SampleQuery),
-    responses((status = 200, body = Sample), (status = "default", body = ErrorBody)))]
+    responses((status = 200, body = Sample,
+        description = "The first rows, as far as they can be read"), (status = "default", body = ErrorBody)))]
 pub(super) async fn sample(
     State(api): State<Api>,
     Dataset(name): Dataset,

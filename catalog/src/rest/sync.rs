@@ -16,7 +16,8 @@ use crate::roots::{Roots, RootsError};
 
 /// The places that are watched for tables.
 #[utoipa::path(get, path = "/api/v1/roots", tag = "sync", operation_id = "list_roots",
-    responses((status = 200, body = RootList), (status = "default", body = ErrorBody)))]
+    responses((status = 200, body = RootList,
+        description = "Every place that is watched, and how it goes there"), (status = "default", body = ErrorBody)))]
 pub(super) async fn roots(State(api): State<Api>) -> Result<Json<RootList>, ApiError> {
     let status = roots_of(&api)?.status();
     let items = status.iter().map(serde_json::to_value);
@@ -28,7 +29,8 @@ pub(super) async fn roots(State(api): State<Api>) -> Result<Json<RootList>, ApiE
 /// Watches a place from now on: tables that are complete there become datasets.
 #[utoipa::path(post, path = "/api/v1/roots", tag = "sync", operation_id = "add_root",
     request_body = NewRoot,
-    responses((status = 201, body = NewRoot), (status = "default", body = ErrorBody)))]
+    responses((status = 201, body = NewRoot,
+        description = "It is watched"), (status = "default", body = ErrorBody)))]
 pub(super) async fn add_root(
     State(api): State<Api>,
     Json(new): Json<NewRoot>,
@@ -45,7 +47,8 @@ pub(super) async fn add_root(
 /// Watches a place no more. What was published from it stays.
 #[utoipa::path(delete, path = "/api/v1/roots", tag = "sync", operation_id = "remove_root",
     params(RootQuery),
-    responses((status = 200, body = Removal), (status = "default", body = ErrorBody)))]
+    responses((status = 200, body = Removal,
+        description = "It is watched no more"), (status = "default", body = ErrorBody)))]
 pub(super) async fn remove_root(
     State(api): State<Api>,
     Query(query): Query<RootQuery>,
@@ -61,7 +64,8 @@ pub(super) async fn remove_root(
 #[utoipa::path(get, path = "/api/v1/datasets/{dataset}/sync", tag = "sync",
     operation_id = "why",
     params(("dataset" = String, Path, description = "namespace.table")),
-    responses((status = 200, body = serde_json::Value), (status = "default", body = ErrorBody)))]
+    responses((status = 200, body = serde_json::Value,
+        description = "Each partition with its state, the reason, and since when"), (status = "default", body = ErrorBody)))]
 pub(super) async fn why(
     State(api): State<Api>,
     Dataset(name): Dataset,
@@ -96,10 +100,12 @@ pub(super) async fn why(
 /// 200 says that there was nothing new, 422 that the expectations are not met and nothing was
 /// published, 409 that a newer batch is published already.
 #[utoipa::path(put, path = "/api/v1/datasets/{dataset}/batches/{batch}", tag = "sync",
-    operation_id = "publish_batch", request_body = serde_json::Value,
+    operation_id = "publish_batch", request_body = BatchRequest,
     params(("dataset" = String, Path, description = "namespace.table"),
         ("batch" = String, Path, description = "The caller's name of the batch")),
-    responses((status = 200, body = Published), (status = 201, body = Published),
+    responses((status = 200, body = Published,
+        description = "Nothing new: the version that has it already"), (status = 201, body = Published,
+        description = "The version it made"),
         (status = "default", body = ErrorBody)))]
 pub(super) async fn batch(
     State(api): State<Api>,
@@ -137,7 +143,10 @@ impl From<RootsError> for ApiError {
         match error {
             RootsError::Invalid(_) => Self::invalid(message),
             RootsError::Exists(_) => Self::conflict(message, "remove it first to change it"),
-            RootsError::Absent(_) => Self::not_found(message),
+            RootsError::Absent(_) => {
+                let hint = "list the roots with GET /api/v1/roots (terrace sync list)";
+                Self::new(StatusCode::NOT_FOUND, "not_found", message, hint)
+            }
             RootsError::Kv(error) => error.into(),
         }
     }

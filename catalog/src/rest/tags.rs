@@ -13,7 +13,8 @@ use crate::{Selector, TagName, VersionRef};
     operation_id = "set_tag", request_body = TagRequest,
     params(("dataset" = String, Path, description = "namespace.table"),
         ("tag" = String, Path, description = "a letter, then letters, digits, '_', '.' or '-'")),
-    responses((status = 200, body = TagItem), (status = "default", body = ErrorBody)))]
+    responses((status = 200, body = TagItem,
+        description = "The tag and what it names now"), (status = "default", body = ErrorBody)))]
 pub(super) async fn set(
     State(api): State<Api>,
     Dataset(name): Dataset,
@@ -35,7 +36,8 @@ pub(super) async fn set(
     operation_id = "remove_tag",
     params(("dataset" = String, Path, description = "namespace.table"),
         ("tag" = String, Path, description = "The tag")),
-    responses((status = 200, body = Removal), (status = "default", body = ErrorBody)))]
+    responses((status = 200, body = Removal,
+        description = "There is no such tag any more"), (status = "default", body = ErrorBody)))]
 pub(super) async fn remove(
     State(api): State<Api>,
     Dataset(name): Dataset,

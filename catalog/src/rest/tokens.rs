@@ -10,10 +10,14 @@ use super::wire::{ErrorBody, IssuedToken, NewToken, TokenEntry, TokenList};
 use super::{Api, now_ms};
 use crate::access::{Grants, TokenId, TokenInfo, TokenRequest};
 
+/// Longest life of a token, in seconds: 100 years, which no clock is asked about.
+const MAX_LIFE: u64 = 3_155_760_000;
+
 /// Every token, without its secret.
 #[utoipa::path(get, path = "/api/v1/tokens", tag = "access",
     operation_id = "list_tokens",
-    responses((status = 200, body = TokenList), (status = "default", body = ErrorBody)))]
+    responses((status = 200, body = TokenList,
+        description = "Every token, without its secret"), (status = "default", body = ErrorBody)))]
 pub(super) async fn list(State(api): State<Api>) -> Result<Json<TokenList>, ApiError> {
     let mut items: Vec<TokenEntry> = api.access().list().await?.iter().map(entry).collect();
     items.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
@@ -23,7 +27,8 @@ pub(super) async fn list(State(api): State<Api>) -> Result<Json<TokenList>, ApiE
 /// Makes a token. The answer is the only place where its secret ever appears.
 #[utoipa::path(post, path = "/api/v1/tokens", tag = "access",
     operation_id = "create_token", request_body = NewToken,
-    responses((status = 201, body = IssuedToken), (status = "default", body = ErrorBody)))]
+    responses((status = 201, body = IssuedToken,
+        description = "The token; its secret is nowhere else"), (status = "default", body = ErrorBody)))]
 pub(super) async fn create(
     State(api): State<Api>,
     Json(new): Json<NewToken>,
@@ -33,10 +38,10 @@ pub(super) async fn create(
     let request = TokenRequest {
         name: new.name,
         grants: grants.map_err(|error| ApiError::invalid(error.to_string()))?,
-        expires_ms: new.expires_seconds.map(|seconds| {
-            let span = i64::try_from(seconds.saturating_mul(1000)).unwrap_or(i64::MAX);
-            now.saturating_add(span)
-        }),
+        expires_ms: new
+            .expires_seconds
+            .map(|seconds| end(seconds, now))
+            .transpose()?,
     };
     let (token, info) = api.access().issue(request, now).await?;
     let issued = IssuedToken {
@@ -49,8 +54,10 @@ pub(super) async fn create(
 /// Ends a token with the next request that uses it.
 #[utoipa::path(delete, path = "/api/v1/tokens/{id}", tag = "access",
     operation_id = "revoke_token",
-    params(("id" = String, Path, description = "As the list names it: 12 hexadecimal digits")),
-    responses((status = 200, body = TokenEntry), (status = "default", body = ErrorBody)))]
+    params(("id" = String, Path, pattern = "^[0-9a-f]{12}$",
+        description = "As the list names it: 12 hexadecimal digits")),
+    responses((status = 200, body = TokenEntry,
+        description = "The token that has ended"), (status = "default", body = ErrorBody)))]
 pub(super) async fn revoke(
     State(api): State<Api>,
     params: RawPathParams,
@@ -58,6 +65,15 @@ pub(super) async fn revoke(
     let id: TokenId = param(&params, "id")?;
     let info = api.access().revoke(&id).await?;
     Ok(Json(entry(&info)))
+}
+
+/// When a token ends that lives for so long from now.
+fn end(seconds: u64, now_ms: i64) -> Result<i64, ApiError> {
+    if seconds > MAX_LIFE {
+        let message = format!("expires_seconds is {seconds}, and may be 1 to {MAX_LIFE}");
+        return Err(ApiError::invalid(message));
+    }
+    Ok(now_ms.saturating_add(seconds.cast_signed() * 1000))
 }
 
 fn entry(info: &TokenInfo) -> TokenEntry {

@@ -30,7 +30,8 @@ const FILES: (usize, usize) = (1000, 10_000);
 #[utoipa::path(get, path = "/api/v1/datasets/{dataset}/versions", tag = "versions",
     operation_id = "list_versions",
     params(("dataset" = String, Path, description = "namespace.table"), VersionQuery),
-    responses((status = 200, body = VersionPage), (status = "default", body = ErrorBody)))]
+    responses((status = 200, body = VersionPage,
+        description = "A page of versions, the newest first"), (status = "default", body = ErrorBody)))]
 pub(super) async fn list(
     State(api): State<Api>,
     Dataset(name): Dataset,
@@ -58,7 +59,8 @@ pub(super) async fn list(
     operation_id = "show_version",
     params(("dataset" = String, Path, description = "namespace.table"),
         ("version" = String, Path, description = "v12, 12, a tag, a day such as 2026-11-20, or latest")),
-    responses((status = 200, body = VersionDetail), (status = "default", body = ErrorBody)))]
+    responses((status = 200, body = VersionDetail,
+        description = "The version"), (status = "default", body = ErrorBody)))]
 pub(super) async fn show(
     State(api): State<Api>,
     Dataset(name): Dataset,
@@ -76,7 +78,9 @@ pub(super) async fn show(
     operation_id = "remove_version",
     params(("dataset" = String, Path, description = "namespace.table"),
         ("version" = String, Path, description = "v12 or 12"), RemoveQuery),
-    responses((status = 200, body = RemovalPlan), (status = 202, body = RemovalPlan),
+    responses((status = 200, body = RemovalPlan,
+        description = "It is removed, or kept"), (status = 202, body = RemovalPlan,
+        description = "It is marked; a call after the time in the answer removes it"),
         (status = "default", body = ErrorBody)))]
 pub(super) async fn remove(
     State(api): State<Api>,
@@ -90,7 +94,8 @@ pub(super) async fn remove(
 
 /// The version that a selector means now.
 #[utoipa::path(get, path = "/api/v1/resolve", tag = "versions", params(ResolveQuery),
-    responses((status = 200, body = VersionDetail), (status = "default", body = ErrorBody)))]
+    responses((status = 200, body = VersionDetail,
+        description = "The version that is meant now"), (status = "default", body = ErrorBody)))]
 pub(super) async fn resolve(
     State(api): State<Api>,
     caller: Caller,
@@ -108,7 +113,8 @@ pub(super) async fn resolve(
     operation_id = "list_files",
     params(("dataset" = String, Path, description = "namespace.table"),
         ("version" = String, Path, description = "v12, 12, a tag, a day or latest"), FileQuery),
-    responses((status = 200, body = FilePage), (status = "default", body = ErrorBody)))]
+    responses((status = 200, body = FilePage,
+        description = "A page of files, in the order of their paths"), (status = "default", body = ErrorBody)))]
 pub(super) async fn files(
     State(api): State<Api>,
     Dataset(name): Dataset,
@@ -138,7 +144,8 @@ pub(super) async fn files(
     tag = "versions", operation_id = "list_directory",
     params(("dataset" = String, Path, description = "namespace.table"),
         ("version" = String, Path, description = "v12, 12, a tag, a day or latest"), DirectoryQuery),
-    responses((status = 200, body = DirectoryPage), (status = "default", body = ErrorBody)))]
+    responses((status = 200, body = DirectoryPage,
+        description = "A page of the directory"), (status = "default", body = ErrorBody)))]
 pub(super) async fn directory(
     State(api): State<Api>,
     Dataset(name): Dataset,
@@ -183,7 +190,8 @@ pub(super) async fn directory(
     tag = "versions", operation_id = "list_partitions",
     params(("dataset" = String, Path, description = "namespace.table"),
         ("version" = String, Path, description = "v12, 12, a tag, a day or latest"), NameQuery),
-    responses((status = 200, body = PartitionPage), (status = "default", body = ErrorBody)))]
+    responses((status = 200, body = PartitionPage,
+        description = "A page of partitions"), (status = "default", body = ErrorBody)))]
 pub(super) async fn partitions(
     State(api): State<Api>,
     Dataset(name): Dataset,
@@ -217,7 +225,8 @@ pub(super) async fn partitions(
 #[utoipa::path(get, path = "/api/v1/datasets/{dataset}/diff", tag = "versions",
     operation_id = "diff_versions",
     params(("dataset" = String, Path, description = "namespace.table"), DiffQuery),
-    responses((status = 200, body = DiffPage), (status = "default", body = ErrorBody)))]
+    responses((status = 200, body = DiffPage,
+        description = "A page of files that differ"), (status = "default", body = ErrorBody)))]
 pub(super) async fn diff(
     State(api): State<Api>,
     Dataset(name): Dataset,
@@ -289,7 +298,7 @@ async fn entry_of(
         directory => format!("{directory}/{text}"),
     };
     let found = manifest.file(&path).await?;
-    let found = found.ok_or_else(|| ApiError::invalid("after is no name in this directory"))?;
+    let found = found.ok_or_else(|| ApiError::not_found("after is no name in this directory"))?;
     Ok(DirectoryEntry::File(found))
 }
 

@@ -13,12 +13,14 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::types::{Field, Schema, Type};
 
 /// What happens to an incompatible change.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = EvolutionPolicy)]
 pub enum Policy {
     /// Publish, and say so.
     #[default]

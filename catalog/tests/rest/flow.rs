@@ -36,11 +36,9 @@ async fn a_descriptor_is_registered_and_changed() {
         (&shown["latest"], &shown["tags"]),
         (&Value::Null, &json!({}))
     );
+    let other = put(DESCRIPTOR.replace("ads.clicks", "ads.views")).await;
+    assert_eq!((other.status, other.error()), (409, "conflict".into()));
     for (text, why) in [
-        (
-            DESCRIPTOR.replace("ads.clicks", "ads.views"),
-            "another name",
-        ),
         (DESCRIPTOR.replace("source", "sorce"), "an unknown key"),
         ("{".to_owned(), "no YAML"),
         (String::new(), "nothing"),

@@ -4,6 +4,7 @@
 
 mod access;
 mod console;
+mod document;
 mod events;
 mod flow;
 mod hostile;

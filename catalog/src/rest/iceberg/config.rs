@@ -32,7 +32,8 @@ pub(super) struct ConfigQuery {
 /// How to go on for a warehouse.
 #[utoipa::path(get, path = "/iceberg/v1/config", tag = "iceberg", params(ConfigQuery),
     operation_id = "iceberg_config",
-    responses((status = 200, body = Value), (status = "default", body = Value)))]
+    responses((status = 200, body = Value,
+        description = "The prefix to go on with, and what may be asked"), (status = "default", body = Value)))]
 pub(super) async fn config(
     State(api): State<Api>,
     Query(query): Query<ConfigQuery>,

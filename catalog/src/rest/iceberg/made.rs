@@ -19,7 +19,8 @@ use crate::rest::wire::ErrorBody;
     params(("dataset" = String, Path, description = "namespace.table"),
         ("version" = String, Path, description = "v12, 12, a tag, a day or latest"),
         ("file" = String, Path, description = "As metadata names it")),
-    responses((status = 200, content_type = "application/octet-stream", body = Vec<u8>),
+    responses((status = 200, content_type = "application/octet-stream", body = Vec<u8>,
+        description = "The file"),
         (status = "default", body = ErrorBody)))]
 pub(in crate::rest) async fn made(
     State(api): State<Api>,

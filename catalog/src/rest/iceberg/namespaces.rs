@@ -28,7 +28,8 @@ pub(super) struct ListQuery {
 #[utoipa::path(get, path = "/iceberg/v1/{prefix}/namespaces", tag = "iceberg",
     operation_id = "iceberg_list_namespaces",
     params(("prefix" = String, Path, description = "As the configuration said"), ListQuery),
-    responses((status = 200, body = Value), (status = "default", body = Value)))]
+    responses((status = 200, body = Value,
+        description = "The namespaces"), (status = "default", body = Value)))]
 pub(super) async fn list(
     State(api): State<Api>,
     caller: Caller,
@@ -57,7 +58,8 @@ pub(super) async fn list(
     operation_id = "iceberg_show_namespace",
     params(("prefix" = String, Path, description = "As the configuration said"),
         ("namespace" = String, Path, description = "Its name")),
-    responses((status = 200, body = Value), (status = "default", body = Value)))]
+    responses((status = 200, body = Value,
+        description = "The namespace"), (status = "default", body = Value)))]
 pub(super) async fn show(
     State(api): State<Api>,
     params: RawPathParams,

@@ -14,6 +14,7 @@ use serde_json::json;
 
 use crate::rest::error::Said;
 use crate::rest::extract::with_status;
+use crate::rest::policy::decided;
 
 /// Gives errors their shape.
 pub(super) async fn errors(request: Request, next: Next) -> Response {
@@ -28,7 +29,7 @@ pub(super) async fn errors(request: Request, next: Next) -> Response {
         "type": kind(status, of_table),
         "code": status.as_u16(),
     });
-    let mut shaped = with_status(status, json!({"error": error})).into_response();
+    let mut shaped = decided(with_status(status, json!({"error": error})).into_response());
     // What tells a client how to go on: which scheme of authentication, when to try again.
     for name in [header::WWW_AUTHENTICATE, header::RETRY_AFTER] {
         let value: Option<HeaderValue> = response.headers().get(&name).cloned();

@@ -52,7 +52,8 @@ pub(super) fn prefix(params: &RawPathParams) -> Result<Warehouse, ApiError> {
     operation_id = "iceberg_list_tables",
     params(("prefix" = String, Path, description = "As the configuration said"),
         ("namespace" = String, Path, description = "Their namespace")),
-    responses((status = 200, body = Value), (status = "default", body = Value)))]
+    responses((status = 200, body = Value,
+        description = "The tables"), (status = "default", body = Value)))]
 pub(super) async fn list(
     State(api): State<Api>,
     params: RawPathParams,
@@ -102,7 +103,8 @@ pub(super) async fn list(
         ("namespace" = String, Path, description = "Its namespace"),
         ("table" = String, Path, description = "Its name, and @v12, @tag or @2026-11-20"),
         LoadQuery),
-    responses((status = 200, body = Value), (status = "default", body = Value)))]
+    responses((status = 200, body = Value,
+        description = "The table and its metadata"), (status = "default", body = Value)))]
 pub(super) async fn load(
     State(api): State<Api>,
     params: RawPathParams,

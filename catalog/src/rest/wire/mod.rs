@@ -10,18 +10,23 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
+use crate::discovery::RootSpec;
+
+mod number;
 mod query;
 mod sample;
 mod save;
 mod sql;
+mod token;
 
 pub use query::{
-    DatasetQuery, DiffQuery, DirectoryQuery, EventQuery, FileQuery, GcQuery, NameQuery,
+    DatasetQuery, DiffQuery, DirectoryQuery, EventQuery, FileQuery, GcQuery, NameQuery, NamespaceQuery,
     RemoveQuery, ResolveQuery, RootQuery, SampleQuery, ScrubQuery, VersionQuery,
 };
 pub use sample::Sample;
 pub use save::{FinishSave, NewSave, RemovalPlan, SaveState, SaveStatus};
 pub use sql::SqlDetail;
+pub use token::{GrantText, IssuedToken, NewToken, TokenEntry, TokenList};
 
 /// Every answer that is not a success.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -285,6 +290,8 @@ pub struct DiffPage {
 #[serde(deny_unknown_fields)]
 pub struct TagRequest {
     /// The version that the tag names from now on.
+    #[schema(minimum = 1, maximum = 9007199254740991_i64)]
+    #[serde(deserialize_with = "number::positive")]
     pub version: u64,
 }
 
@@ -316,13 +323,26 @@ pub struct EventItem {
     pub tag: Option<String>,
 }
 
+/// A message of the stream of events.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct EventMessage {
+    /// The sequence number: what `after` or `Last-Event-ID` takes.
+    pub id: String,
+    /// The kind, as in the data.
+    pub event: String,
+    /// An EventItem, as JSON.
+    pub data: String,
+}
+
 /// A place that is to be watched for tables.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewRoot {
     /// `s3://bucket/prefix`, `hdfs://host:port/path` or `file:///dir`.
+    #[schema(pattern = "^[a-z0-9]+://")]
     pub url: String,
     /// `namespace`, `layout` (hive, flat or descriptor), `completion` and others; each has a default.
+    #[schema(value_type = Option<RootSpec>)]
     pub spec: Option<Value>,
 }
 
@@ -340,55 +360,4 @@ pub struct Published {
     pub version: u64,
     /// The version.
     pub detail: VersionSummary,
-}
-
-/// Asks for a token.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct NewToken {
-    /// Who or what will use it; for people.
-    pub name: String,
-    /// `scope:namespace` or `scope:*`; scopes are list, read, publish, admin.
-    pub grants: Vec<String>,
-    /// Seconds until it ends; absent: never.
-    pub expires_seconds: Option<u64>,
-}
-
-/// A token, without its secret.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
-pub struct TokenEntry {
-    /// Names it in lists, logs and revocations.
-    pub id: String,
-    /// Who or what uses it.
-    pub name: String,
-    /// What it grants.
-    pub grants: Vec<String>,
-    /// When it was made.
-    pub created_ms: i64,
-    /// When it ends; absent: never.
-    pub expires_ms: Option<i64>,
-}
-
-/// Every token.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
-pub struct TokenList {
-    /// In the order of their names.
-    pub items: Vec<TokenEntry>,
-}
-
-/// A token that was just made.
-#[derive(Clone, Serialize, Deserialize, ToSchema)]
-pub struct IssuedToken {
-    /// The secret. Nobody can be told it again.
-    pub token: String,
-    /// As in lists.
-    #[serde(flatten)]
-    pub entry: TokenEntry,
-}
-
-impl std::fmt::Debug for IssuedToken {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let mut shown = f.debug_struct("IssuedToken");
-        shown.field("entry", &self.entry).finish_non_exhaustive()
-    }
 }

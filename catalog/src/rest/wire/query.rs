@@ -11,10 +11,13 @@ pub struct DatasetQuery {
     /// Only names or descriptions that contain this text, without regard to case.
     pub q: Option<String>,
     /// Only this namespace.
+    #[param(pattern = r"^[a-z0-9][a-z0-9_-]{0,63}$")]
     pub ns: Option<String>,
     /// Only this kind: `dataset` or `model`.
+    #[param(pattern = "^(dataset|model)$")]
     pub kind: Option<String>,
     /// Only names behind this one: the `next` of the page before.
+    #[param(pattern = r"^[a-z0-9][a-z0-9_-]{0,63}\.[a-z0-9][a-z0-9_-]{0,63}$")]
     pub after: Option<String>,
     /// Most items of the page, 1 to 1000; 100 when absent.
     #[param(minimum = 1, maximum = 1000)]
@@ -33,13 +36,27 @@ pub struct NameQuery {
     pub limit: Option<usize>,
 }
 
+/// Which part of the list of namespaces.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub struct NamespaceQuery {
+    /// Only namespaces behind this one: the `next` of the page before.
+    #[param(pattern = r"^[a-z0-9][a-z0-9_-]{0,63}$")]
+    pub after: Option<String>,
+    /// Most items of the page, 1 to 1000; 100 when absent.
+    #[param(minimum = 1, maximum = 1000)]
+    pub limit: Option<usize>,
+}
+
 /// Which versions are listed.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
 pub struct VersionQuery {
     /// Only versions before this number: the `next` of the page before.
-    #[param(minimum = 1)]
+    #[param(minimum = 1, maximum = 9007199254740991_i64)]
+    #[serde(deserialize_with = "super::number::some_positive")]
     pub before: Option<u64>,
     /// Most items of the page, 1 to 1000; 100 when absent.
     #[param(minimum = 1, maximum = 1000)]
@@ -66,6 +83,7 @@ pub struct FileQuery {
 #[into_params(parameter_in = Query)]
 pub struct DirectoryQuery {
     /// Its path below the location; absent for the top.
+    #[param(pattern = r"^(|(?!\.{1,2}(/|$))[^/\x00]+(/(?!\.{1,2}(/|$))[^/\x00]+)*)$")]
     pub path: Option<String>,
     /// Only names behind this one: the `next` of the page before.
     pub after: Option<String>,
@@ -80,6 +98,9 @@ pub struct DirectoryQuery {
 #[into_params(parameter_in = Query)]
 pub struct ResolveQuery {
     /// `namespace.table`, and behind it nothing, `@v12`, `@tag` or `@2026-11-20`.
+    #[param(
+        pattern = r"^[a-z0-9][a-z0-9_-]{0,63}\.[a-z0-9][a-z0-9_-]{0,63}(@(latest|v[1-9][0-9]{0,17}|[12][0-9]{3}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])|(?!v[0-9]+$)[a-z]([a-z0-9_.-]{0,62}[a-z0-9_-])?))?$"
+    )]
     pub selector: String,
 }
 
@@ -103,6 +124,7 @@ pub struct RemoveQuery {
 #[into_params(parameter_in = Query)]
 pub struct RootQuery {
     /// Its URL, as it was added.
+    #[param(min_length = 1)]
     pub url: String,
 }
 
@@ -112,10 +134,17 @@ pub struct RootQuery {
 #[into_params(parameter_in = Query)]
 pub struct DiffQuery {
     /// The earlier one: `v12`, a tag, a day or `latest`.
+    #[param(
+        pattern = r"^(latest|v?[1-9][0-9]{0,17}|[12][0-9]{3}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])|(?!v[0-9]+$)[a-z]([a-z0-9_.-]{0,62}[a-z0-9_-])?)$"
+    )]
     pub from: String,
     /// The later one; `latest` when absent.
+    #[param(
+        pattern = r"^(latest|v?[1-9][0-9]{0,17}|[12][0-9]{3}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])|(?!v[0-9]+$)[a-z]([a-z0-9_.-]{0,62}[a-z0-9_-])?)$"
+    )]
     pub to: Option<String>,
     /// Only paths behind this one: the `next` of the page before.
+    #[param(pattern = r"^[^\n]*\n[^\n]*$")]
     pub after: Option<String>,
     /// Most items of the page, 1 to 10000; 1000 when absent.
     #[param(minimum = 1, maximum = 10000)]
@@ -127,9 +156,14 @@ pub struct DiffQuery {
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
 pub struct EventQuery {
-    /// Only events behind this sequence number; 0 for all that are kept; absent: from now on. The header `Last-Event-ID`,
-    /// which browsers send by themselves, wins.
+    /// Only events behind this sequence number; 0 for all that are kept; absent: from now on. The header
+    /// `Last-Event-ID`, which browsers send by themselves, wins.
+    #[param(minimum = 0, maximum = 9007199254740991_i64)]
+    #[serde(deserialize_with = "super::number::some")]
     pub after: Option<u64>,
+    /// Whether the stream goes on with what happens from now on; true when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub follow: Option<bool>,
 }
 
 /// How much of a version is shown.
