@@ -18,7 +18,8 @@ use super::upkeep::{self, GcArgs, ScrubArgs};
 use super::{Failure, Global};
 use crate::catalog::client::CatalogClient;
 use crate::catalog::place::CatalogArgs;
-use crate::catalog::serve::{self, CatalogConfig};
+use crate::catalog::serve::{self, CatalogConfig, TlsFiles};
+use crate::node::config::Config;
 
 /// Where a catalog listens when nothing else is said: this machine only.
 pub(super) const LISTEN: &str = "127.0.0.1:7420";
@@ -57,10 +58,20 @@ enum Verb {
         #[command(flatten)]
         scrub: ScrubArgs,
     },
+    /// Restore a backup into an empty database
+    Import {
+        #[command(flatten)]
+        store: StoreArgs,
+        /// A file that export wrote
+        file: PathBuf,
+    },
     /// Print what happens, one JSON object a line, until interrupted
     Events {
         #[command(flatten)]
         catalog: CatalogArgs,
+        /// End when everything that has happened is printed
+        #[arg(long)]
+        no_follow: bool,
         /// Only events behind this number; 0 for all that are kept [default: from now on]
         #[arg(long, value_name = "SEQ")]
         after: Option<u64>,
@@ -76,8 +87,9 @@ enum Verb {
 
 #[derive(Debug, Args)]
 #[command(
-    after_long_help = "Plain HTTP: behind anything but one machine's loopback put a proxy that \
-    speaks TLS. SIGTERM and SIGINT let requests under way end."
+    after_long_help = "The section [catalog.identity] of the configuration file (--config) says whose \
+    tokens are believed besides the catalog's own: OpenID Connect issuers, a Kubernetes cluster.\n\
+    SIGTERM and SIGINT let requests under way end."
 )]
 struct ServeArgs {
     #[command(flatten)]
@@ -89,6 +101,36 @@ struct ServeArgs {
     /// may be repeated, the first is the usual one [default: DATA/cold]
     #[arg(long, value_name = "URL")]
     cold: Vec<String>,
+    #[command(flatten)]
+    transport: TransportArgs,
+}
+
+/// How clients reach a catalog.
+#[derive(Clone, Debug, Args)]
+pub(super) struct TransportArgs {
+    /// The server's certificate (PEM, its own first, then those between it and a root): speak TLS. It
+    /// is read again when it changes
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// The certificate's private key (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// Speak plain HTTP also on addresses that other machines reach
+    #[arg(long, conflicts_with = "tls_cert")]
+    allow_http: bool,
+}
+
+impl TransportArgs {
+    /// Certificate and key, when there are both.
+    pub(super) fn tls(&self) -> Option<TlsFiles> {
+        let both = self.tls_cert.clone().zip(self.tls_key.clone());
+        both.map(|(certificate, key)| TlsFiles { certificate, key })
+    }
+
+    /// Whether plain HTTP was asked for.
+    pub(super) fn allow_http(&self) -> bool {
+        self.allow_http
+    }
 }
 
 #[derive(Debug, Args)]
@@ -133,7 +175,7 @@ enum TokenVerb {
 
 pub(crate) fn run(args: &CatalogCommand, global: &Global) -> Result<(), Failure> {
     match &args.verb {
-        Verb::Serve(args) => Ok(runtime()?.block_on(serve(args))?),
+        Verb::Serve(args) => Ok(runtime()?.block_on(serve(args, global))?),
         Verb::Rebuild(args) => Ok(runtime()?.block_on(rebuild(args))?),
         Verb::Export { store, file } => Ok(runtime()?.block_on(export(store, file))?),
         Verb::Gc { catalog, gc } => {
@@ -146,10 +188,15 @@ pub(crate) fn run(args: &CatalogCommand, global: &Global) -> Result<(), Failure>
             let runtime = crate::control::client::runtime()?;
             Ok(runtime.block_on(upkeep::scrub(&client, scrub))?)
         }
-        Verb::Events { catalog, after } => {
+        Verb::Import { store, file } => Ok(runtime()?.block_on(import(store, file))?),
+        Verb::Events {
+            catalog,
+            no_follow,
+            after,
+        } => {
             let client = catalog.client(&global.run_base())?;
             let runtime = crate::control::client::runtime()?;
-            Ok(runtime.block_on(events(&client, *after))?)
+            Ok(runtime.block_on(events(&client, *after, !no_follow))?)
         }
         Verb::Token { catalog, verb } => {
             let client = catalog.client(&global.run_base())?;
@@ -167,8 +214,11 @@ pub(super) fn runtime() -> Result<tokio::runtime::Runtime> {
         .context("start a runtime")
 }
 
-async fn serve(args: &ServeArgs) -> Result<()> {
+async fn serve(args: &ServeArgs, global: &Global) -> Result<()> {
     let config = CatalogConfig {
+        tls: args.transport.tls(),
+        allow_http: args.transport.allow_http(),
+        identity: Config::load(global.config.as_deref())?.catalog.identity,
         data: args.store.data.clone(),
         database: args.store.database(),
         credentials: super::credential_environment(),
@@ -259,13 +309,32 @@ async fn export(args: &StoreArgs, file: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Follows for ever; a stream that the server ended is opened again behind the last event.
-async fn events(client: &CatalogClient, mut after: Option<u64>) -> Result<()> {
+async fn import(args: &StoreArgs, file: &Path) -> Result<()> {
+    let what = || format!("import {}", file.display());
+    let input = tokio::fs::File::open(file).await.with_context(what)?;
+    let stores = serve::open(&args.data, args.database().as_deref()).await?;
+    let mut input = tokio::io::BufReader::new(input);
+    let report = kv::import(stores.kv.as_ref(), &mut input)
+        .await
+        .with_context(what)?;
+    println!("{} keys are restored", report.keys);
+    Ok(())
+}
+
+/// A stream that the server ended is opened again behind the last event, unless only what has happened
+/// was asked for.
+async fn events(client: &CatalogClient, mut after: Option<u64>, follow: bool) -> Result<()> {
+    if !follow {
+        after = after.or(Some(0));
+    }
     loop {
-        let mut stream = client.events(after).await?;
+        let mut stream = client.events(after, follow).await?;
         while let Some(event) = stream.next().await? {
             after = Some(event.seq);
             println!("{}", serde_json::to_string(&event)?);
+        }
+        if !follow {
+            return Ok(());
         }
     }
 }

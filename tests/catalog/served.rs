@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -15,11 +15,12 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct Served {
     root: TempDir,
     process: Child,
-    address: String,
+    url: String,
+    /// Arguments of the server besides the usual ones.
+    more: Vec<String>,
     /// What commands send; None: the token's file.
     token: Option<String>,
-    /// Behind `terrace catalog serve`.
-    options: Vec<String>,
+    environment: Vec<(String, String)>,
 }
 
 impl Served {
@@ -29,21 +30,37 @@ impl Served {
 
     /// One that is started with these options.
     pub(crate) fn with(options: &[&str]) -> Self {
+        Self::prepared(|_| options.iter().map(ToString::to_string).collect())
+    }
+
+    /// A server with more arguments, made in the directory of the test.
+    pub(crate) fn prepared(more: impl FnOnce(&Path) -> Vec<String>) -> Self {
         let root = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        let options: Vec<String> = options.iter().map(ToString::to_string).collect();
-        let (process, address) = spawn(&root, &options);
+        let more = more(root.path());
+        let (process, url) = spawn(&root, &more);
         Self {
             root,
             process,
-            address,
+            url,
+            more,
             token: None,
-            options,
+            environment: Vec::new(),
         }
     }
 
-    /// Where it serves.
-    pub(crate) fn url(&self) -> String {
-        format!("http://{}", self.address)
+    /// Sets a variable of the environment of every command from now on.
+    pub(crate) fn set(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Its address, `http://host:port` or `https://host:port`.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Everything it has logged.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.root.path().join("log")).unwrap()
     }
 
     /// A path for the test's own files, removed with the catalog.
@@ -65,7 +82,7 @@ impl Served {
     /// Starts it again over the same data.
     pub(crate) fn restart(&mut self) {
         self.process.wait().unwrap();
-        (self.process, self.address) = spawn(&self.root, &self.options);
+        (self.process, self.url) = spawn(&self.root, &self.more);
     }
 
     /// Commands send this token from now on; none when it is empty.
@@ -96,10 +113,37 @@ impl Served {
         self.terrace(words).0
     }
 
+    /// The same catalog, asked with another token.
+    pub(crate) fn with_token(&mut self, token: &str) -> &Self {
+        self.use_token(token);
+        self
+    }
+
+    /// Ends the server; what it kept stays until the directory that is returned is dropped.
+    pub(crate) fn stop(mut self) -> TempDir {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+        let empty = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        std::mem::replace(&mut self.root, empty)
+    }
+
     fn terrace(&self, words: &[&str]) -> (i32, String, String) {
+        let output = self.command(words).output().unwrap();
+        (
+            output.status.code().unwrap(),
+            String::from_utf8(output.stdout).unwrap(),
+            String::from_utf8(output.stderr).unwrap(),
+        )
+    }
+
+    /// `terrace ...` against this catalog.
+    pub(crate) fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_terrace"));
         command.args(["--log", "warn"]).args(words);
-        command.env("TERRACE_CATALOG", self.url());
+        command.env("TERRACE_CATALOG", &self.url);
+        for (name, value) in &self.environment {
+            command.env(name, value);
+        }
         match &self.token {
             Some(token) => command.env("TERRACE_TOKEN", token),
             None => command.env_remove("TERRACE_TOKEN"),
@@ -107,12 +151,8 @@ impl Served {
         if self.token.is_none() {
             command.arg("--token-file").arg(self.token_file());
         }
-        let output = command.stdin(Stdio::null()).output().unwrap();
-        (
-            output.status.code().unwrap(),
-            String::from_utf8(output.stdout).unwrap(),
-            String::from_utf8(output.stderr).unwrap(),
-        )
+        command.stdin(Stdio::null());
+        command
     }
 
     /// Registers a dataset over HTTP as admin; the status of a success, or none when
@@ -125,7 +165,7 @@ impl Served {
             token.trim(),
             body.len()
         );
-        let mut stream = TcpStream::connect(&self.address).ok()?;
+        let mut stream = TcpStream::connect(self.url.strip_prefix("http://")?).ok()?;
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.write_all(request.as_bytes()).ok()?;
         let mut answer = Vec::new();
@@ -147,16 +187,23 @@ impl Drop for Served {
 }
 
 /// Starts a catalog and reads its address from what it prints.
-fn spawn(root: &TempDir, options: &[String]) -> (Child, String) {
+fn spawn(root: &TempDir, more: &[String]) -> (Child, String) {
     let log = std::fs::OpenOptions::new()
         .create(true)
         .append(true)
         .open(root.path().join("log"))
         .unwrap();
+    let own = more.iter().any(|word| word == "--listen");
+    let listen: &[&str] = if own {
+        &[]
+    } else {
+        &["--listen", "127.0.0.1:0"]
+    };
     let mut process = Command::new(env!("CARGO_BIN_EXE_terrace"))
-        .args(["catalog", "serve", "--listen", "127.0.0.1:0", "--data"])
+        .args(["catalog", "serve", "--data"])
         .arg(root.path().join("data"))
-        .args(options)
+        .args(listen)
+        .args(more)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(log)
@@ -167,11 +214,11 @@ fn spawn(root: &TempDir, options: &[String]) -> (Child, String) {
     output.read_line(&mut line).unwrap();
     // The second line says where the token is: the server writes both before anybody may leave.
     output.read_line(&mut String::new()).unwrap();
-    let Some((_, address)) = line.trim().split_once("http://") else {
+    let Some((_, url)) = line.trim().split_once("  ") else {
         let log = std::fs::read_to_string(root.path().join("log")).unwrap();
         let _ = process.kill();
         let _ = process.wait();
         panic!("the catalog did not start: {log}");
     };
-    (process, address.to_owned())
+    (process, url.to_owned())
 }

@@ -1,6 +1,7 @@
 """Programs nobody here wrote that read a mount: a Python with the pinned packages of `clients.txt`."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from support import HERE, Run, built_tool, run
@@ -8,10 +9,12 @@ from support import HERE, Run, built_tool, run
 PACKAGES = HERE / "clients.txt"
 
 
-def build(directory: Path) -> None:
-    """A virtual environment with the pinned packages."""
-    run([sys.executable, "-m", "venv", str(directory)], timeout=120)
-    run([str(directory / "bin" / "pip"), "install", "-q", "-r", str(PACKAGES)], timeout=600)
+def environment_of(packages: Path) -> Callable[[Path], None]:
+    """What builds a virtual environment with the packages that a file pins."""
+    def build(directory: Path) -> None:
+        run([sys.executable, "-m", "venv", str(directory)], timeout=120)
+        run([str(directory / "bin" / "pip"), "install", "-q", "-r", str(packages)], timeout=900)
+    return build
 
 
 class Clients:
@@ -26,7 +29,7 @@ class Clients:
     @staticmethod
     def prepare() -> Path:
         """The interpreter."""
-        return built_tool("clients", [PACKAGES], build) / "bin" / "python"
+        return built_tool("clients", [PACKAGES], environment_of(PACKAGES)) / "bin" / "python"
 
     def up(self) -> dict[str, str]:
         return {self.variable: str(self.prepare())}

@@ -25,6 +25,7 @@ import threading
 import time
 from pathlib import Path
 
+from checkers import Checkers
 from clients import Clients
 from engines import Engines
 from hdfs import Hdfs
@@ -34,7 +35,7 @@ from shared import Shared
 from support import Run, Unavailable
 from writers import Spark, Writers
 
-SERVERS = (S3, Hdfs, Postgres, Shared, Writers, Spark, Clients, Engines)
+SERVERS = (S3, Hdfs, Postgres, Shared, Writers, Spark, Clients, Engines, Checkers)
 
 
 def run_directory() -> Path:

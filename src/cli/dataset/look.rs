@@ -199,7 +199,7 @@ pub(super) async fn diff(
     }
     let mut query = DiffQuery {
         from: from.version().to_string(),
-        to: Some(to.to_owned()),
+        to: Some(later(from.dataset(), to)?),
         after: None,
         limit: Some(10 * PAGE),
     };
@@ -226,6 +226,18 @@ pub(super) async fn diff(
             return Ok(());
         }
     }
+}
+
+/// The later version of a comparison: what may follow `@`, or a whole selector of the same dataset.
+fn later(dataset: &DatasetName, text: &str) -> Result<String> {
+    if !text.contains('@') {
+        return Ok(text.to_owned());
+    }
+    let selector: Selector = text.parse()?;
+    if selector.dataset() != dataset {
+        bail!("{text} is not a version of {dataset}; only versions of one dataset are compared");
+    }
+    Ok(selector.version().to_string())
 }
 
 pub(super) fn print_json<T: Serialize>(value: &T) -> Result<()> {

@@ -86,7 +86,7 @@ enum Verb {
     Diff {
         /// The earlier version: namespace.table@v11
         from: Selector,
-        /// The later version: v12, a tag, a day or latest
+        /// The later version: v12, a tag, a day or latest; or namespace.table@v12
         #[arg(default_value = "latest")]
         to: String,
         #[command(flatten)]

@@ -20,8 +20,8 @@ mod sql;
 mod token;
 
 pub use query::{
-    DatasetQuery, DiffQuery, DirectoryQuery, EventQuery, FileQuery, GcQuery, NameQuery, NamespaceQuery,
-    RemoveQuery, ResolveQuery, RootQuery, SampleQuery, ScrubQuery, VersionQuery,
+    DatasetQuery, DiffQuery, DirectoryQuery, EventQuery, FileQuery, GcQuery, NameQuery,
+    NamespaceQuery, RemoveQuery, ResolveQuery, RootQuery, SampleQuery, ScrubQuery, VersionQuery,
 };
 pub use sample::Sample;
 pub use save::{FinishSave, NewSave, RemovalPlan, SaveState, SaveStatus};
