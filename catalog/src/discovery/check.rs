@@ -1,7 +1,7 @@
 //! Looking into files before they are published: are they whole, what do they hold?
 //!
-//! Parquet files are checked one by one by their footers, which also tell rows, columns and ranges;
-//! other formats by a sample. What a file said is remembered under its identity (path, size, token), so
+//! Parquet and ORC files are checked one by one by their footers, which also tell rows, columns and
+//! ranges; other formats by a sample. What a file said is remembered under its identity (path, size, token), so
 //! that a file is read once however often its partition is looked at.
 
 use std::collections::HashMap;
@@ -13,7 +13,8 @@ use futures::{FutureExt, StreamExt, stream};
 use super::manifest_file::join;
 use super::table::Ready;
 use crate::schema::{
-    ColumnRange, FileFormat, Footer, Inferred, Problem, Schema, evolution, infer, read_footer,
+    ColumnRange, Confidence, FileFormat, Footer, Inferred, Problem, Schema, evolution, infer,
+    read_footer,
 };
 use crate::upstream::{UpFile, Upstream, UpstreamErrorKind};
 
@@ -80,24 +81,30 @@ impl Footers {
         generations[0].insert(identity, footer);
     }
 
-    async fn read(&self, upstream: &dyn Upstream, file: UpFile) -> Result<Arc<Footer>, Problem> {
+    async fn read(
+        &self,
+        upstream: &dyn Upstream,
+        file: UpFile,
+        format: FileFormat,
+    ) -> Result<Arc<Footer>, Problem> {
         let identity = (Arc::clone(&file.path), file.size, Arc::clone(&file.token));
         if let Some(known) = self.get(&identity) {
             return Ok(known);
         }
-        let footer = Arc::new(read_footer(upstream, &file).await?);
+        let footer = Arc::new(read_footer(upstream, &file, format).await?);
         self.put(identity, Arc::clone(&footer));
         Ok(footer)
     }
 }
 
-/// The format and, where a sample has to tell, the columns of what is about to be published.
+/// The format and, where a sample has to tell, the columns of what is about to be published. None when a
+/// file changed while it was read: what was listed is not there any more.
 pub(crate) async fn format_of(
     upstream: &dyn Upstream,
     table: &str,
     ready: &[Ready],
     told: Option<FileFormat>,
-) -> Result<Inferred, Unreachable> {
+) -> Result<Option<Inferred>, Unreachable> {
     let files: Vec<UpFile> = ready
         .iter()
         .flat_map(|ready| &ready.files)
@@ -105,14 +112,17 @@ pub(crate) async fn format_of(
         .map(|file| full(table, file))
         .collect();
     match infer(upstream, &files, table, told).await {
-        Ok(found) => Ok(found),
-        // A file that changes under inference will be looked at again: no columns for now.
-        Err(Problem::Upstream(error)) if !is_unreachable(error.kind) => Ok(Inferred {
+        Ok(found) => Ok(Some(found)),
+        Err(Problem::Upstream(error)) if is_unreachable(error.kind) => {
+            Err(Unreachable(error.to_string()))
+        }
+        Err(Problem::Upstream(error)) if is_moving(error.kind) => Ok(None),
+        // Files that may be listed and not read are published as files; nobody can say more of them.
+        Err(_) => Ok(Some(Inferred {
             format: told.unwrap_or(FileFormat::Files),
-            confidence: crate::schema::Confidence::Guess,
+            confidence: Confidence::Guess,
             schema: None,
-        }),
-        Err(problem) => Err(Unreachable(problem.to_string())),
+        })),
     }
 }
 
@@ -124,11 +134,7 @@ pub(crate) async fn check(
     ready: &Ready,
     format: FileFormat,
 ) -> Result<Result<Checked, Unfit>, Unreachable> {
-    let by_footer = matches!(
-        format,
-        FileFormat::Parquet | FileFormat::Delta | FileFormat::Iceberg
-    );
-    if !by_footer {
+    if !format.has_footer() {
         let rows = vec![None; ready.files.len()];
         return Ok(Ok(Checked {
             rows,
@@ -139,7 +145,7 @@ pub(crate) async fn check(
     let read: Vec<BoxFuture<'_, _>> = ready
         .files
         .iter()
-        .map(|file| footers.read(upstream, full(table, file)).boxed())
+        .map(|file| footers.read(upstream, full(table, file), format).boxed())
         .collect();
     let mut read = stream::iter(read).buffered(AT_ONCE);
     let mut checked = Checked::default();
@@ -192,6 +198,14 @@ impl Checked {
             .iter()
             .try_fold(0u64, |sum, rows| sum.checked_add((*rows)?))
     }
+}
+
+/// Whether a file is not the one that was listed.
+fn is_moving(kind: UpstreamErrorKind) -> bool {
+    matches!(
+        kind,
+        UpstreamErrorKind::Changed | UpstreamErrorKind::NotFound
+    )
 }
 
 fn is_unreachable(kind: UpstreamErrorKind) -> bool {

@@ -1,8 +1,8 @@
 //! Tables with a log of their own: the log says which files a version has, and it is exact.
 //!
-//! Delta logs are replayed from their first version; of Iceberg tables the current snapshot counts
-//! (`follow_iceberg.rs`). What cannot be followed waits with its reason: listing the directory would mix
-//! files of many versions.
+//! Delta logs are replayed from their newest checkpoint, or from their first version; of Iceberg tables the
+//! current snapshot counts (`follow_iceberg.rs`). What cannot be followed waits with its reason: listing
+//! the directory would mix files of many versions.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,8 +19,8 @@ use super::layout;
 use super::publish::{Plan, PublishError, Target};
 use super::scan::{Scan, below};
 use super::table::{Published, Ready, TableState};
-use crate::schema::FileFormat;
-use crate::schema::delta::{DeltaLog, version_of};
+use crate::schema::delta::{Checkpoint, DeltaLog, checkpoints, read_checkpoint, version_of};
+use crate::schema::{FileFormat, Problem};
 use crate::upstream::{UpFile, UpstreamErrorKind, read_small};
 
 /// Longest file of a log that is read, bytes.
@@ -43,13 +43,9 @@ pub(super) async fn plan(
     state: &mut TableState,
     now: Instant,
 ) -> Result<Found, PublishError> {
-    let logs: BTreeMap<u64, &UpFile> = scan
-        .table_log
-        .iter()
-        .filter_map(|file| Some((version_of(file.path.strip_prefix("_delta_log/")?)?, file)))
-        .collect();
-    if !logs.is_empty() {
-        return delta(target, &logs, state, now).await;
+    let log = Log::of(scan);
+    if log.newest().is_some() {
+        return delta(target, &log, state, now).await;
     }
     if let Some(newest) = follow_iceberg::newest(scan) {
         return iceberg(target, scan, newest, state, now).await;
@@ -70,9 +66,42 @@ pub(super) async fn plan(
     Ok(Found::Wait)
 }
 
+/// The files of a Delta log.
+struct Log<'a> {
+    /// By version.
+    commits: BTreeMap<u64, &'a UpFile>,
+    /// Oldest first.
+    checkpoints: Vec<Checkpoint>,
+}
+
+impl<'a> Log<'a> {
+    fn of(scan: &'a Scan) -> Self {
+        let files = || {
+            let named = scan.table_log.iter();
+            named.filter_map(|file| Some((file.path.strip_prefix("_delta_log/")?, file)))
+        };
+        let commits = files().filter_map(|(name, file)| Some((version_of(name)?, file)));
+        Self {
+            commits: commits.collect(),
+            checkpoints: checkpoints(files()),
+        }
+    }
+
+    /// Whether every version from this one to the newest has its file.
+    fn reaches(&self, from: u64) -> bool {
+        let newest = self.newest().unwrap_or(0);
+        (from..=newest).all(|version| self.commits.contains_key(&version))
+    }
+
+    fn newest(&self) -> Option<u64> {
+        let commit = self.commits.keys().next_back().copied();
+        commit.max(self.checkpoints.last().map(|last| last.version))
+    }
+}
+
 async fn delta(
     target: &Target<'_>,
-    logs: &BTreeMap<u64, &UpFile>,
+    logs: &Log<'_>,
     state: &mut TableState,
     now: Instant,
 ) -> Result<Found, PublishError> {
@@ -89,14 +118,14 @@ async fn delta(
     if found != log.files.len() {
         let text = format!(
             "version {} of the Delta log names {} files, of which {found} are there",
-            log.version,
+            log.version(),
             log.files.len()
         );
         state.trouble(Some(text), now);
         return Ok(Found::Wait);
     }
     let plan = Plan {
-        cause: format!("version {} of the Delta log", log.version),
+        cause: format!("version {} of the Delta log", log.version()),
         schema: log.schema.clone(),
         format: Some(FileFormat::Delta),
         ..Plan::default()
@@ -197,37 +226,69 @@ fn plan_of(mut plan: Plan, published: &Published, files: Vec<UpFile>) -> Result<
     Ok(plan)
 }
 
+/// The newest state that the rest of the log goes on from. The inner error is shown by `why`.
+async fn begin(
+    target: &Target<'_>,
+    logs: &Log<'_>,
+) -> Result<Result<DeltaLog, String>, PublishError> {
+    let mut refused = None;
+    let usable = logs.checkpoints.iter().rev();
+    for checkpoint in usable.filter(|checkpoint| logs.reaches(checkpoint.version + 1)) {
+        let parts = checkpoint.parts.iter();
+        let there = Checkpoint {
+            parts: parts.map(|file| full(target.directory, file)).collect(),
+            ..checkpoint.clone()
+        };
+        match read_checkpoint(target.upstream, &there).await {
+            Ok(log) => return Ok(Ok(log)),
+            Err(Problem::Damaged { reason, .. }) => {
+                let version = checkpoint.version;
+                refused.get_or_insert(format!("checkpoint {version} of the Delta log: {reason}"));
+            }
+            Err(Problem::Upstream(error)) => {
+                return Err(PublishError::Unreachable(error.to_string()));
+            }
+        }
+    }
+    let gap = || "the Delta log has a gap, and no checkpoint behind it that can be read".to_owned();
+    Ok(match logs.reaches(0) {
+        true => Ok(DeltaLog::default()),
+        false => Err(refused.unwrap_or_else(gap)),
+    })
+}
+
 /// Replays what is new of the log. The inner error is shown by `why`.
 async fn replay(
     target: &Target<'_>,
-    logs: &BTreeMap<u64, &UpFile>,
+    logs: &Log<'_>,
     state: &mut TableState,
 ) -> Result<Result<(), String>, PublishError> {
-    let newest = logs.keys().next_back().copied().unwrap_or(0);
+    let newest = logs.newest().unwrap_or(0);
     // A log that is shorter than what was replayed belongs to another table of the same name.
-    let mut log = state.delta.take().filter(|log| log.version <= newest);
-    let first = log.as_ref().map_or(0, |log| log.version + 1);
-    for version in first..=newest {
-        let Some(file) = logs.get(&version) else {
-            let text =
-                format!("the Delta log begins behind version {version}: checkpoints are not read");
-            return Ok(Err(text));
+    let known = state.delta.take().filter(|log| log.next <= newest + 1);
+    let mut log = match known.filter(|log| logs.reaches(log.next)) {
+        Some(log) => log,
+        None => match begin(target, logs).await? {
+            Ok(log) => log,
+            Err(reason) => return Ok(Err(reason)),
+        },
+    };
+    for version in log.next..=newest {
+        let Some(file) = logs.commits.get(&version) else {
+            return Ok(Err(format!("the Delta log lacks version {version}")));
         };
-        let bytes = match read_small(target.upstream, &full(target.directory, file), LOG_MAX).await
-        {
+        let file = full(target.directory, file);
+        let bytes = match read_small(target.upstream, &file, LOG_MAX).await {
             Ok(bytes) => bytes,
             Err(error) if error.kind == UpstreamErrorKind::Corrupt => {
                 return Ok(Err(error.to_string()));
             }
             Err(error) => return Err(PublishError::Unreachable(error.to_string())),
         };
-        if let Err(reason) = log
-            .get_or_insert_with(DeltaLog::default)
-            .apply(version, &bytes)
-        {
+        if let Err(reason) = log.apply(version, &bytes) {
             return Ok(Err(reason));
         }
     }
-    state.delta = log;
+    state.delta = Some(log);
     Ok(Ok(()))
 }

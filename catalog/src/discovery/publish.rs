@@ -103,23 +103,14 @@ pub(crate) async fn publish(
     mut plan: Plan,
 ) -> Result<Done, PublishError> {
     let header = published.manifest.as_ref().map(Manifest::header);
-    let inferred = format(target, header, &plan).await?;
-    let (checked, mut unfit) = check_all(target, &mut plan, inferred.format).await?;
+    let Some(inferred) = format(target, header, &plan).await? else {
+        return Ok(held_back(plan, Vec::new(), &Unfit::Moving));
+    };
+    let (checked, unfit) = check_all(target, &mut plan, inferred.format).await?;
     let judged = columns(target, header, &plan, &checked, &inferred);
     let (schema, warnings) = match judged {
         Ok(judged) => judged,
-        Err(reason) => {
-            let refused = plan
-                .ready
-                .drain(..)
-                .map(|ready| (ready.partition, Unfit::Refused(reason.clone())));
-            unfit.extend(refused);
-            return Ok(Done {
-                version: None,
-                unfit,
-                warnings: Vec::new(),
-            });
-        }
+        Err(reason) => return Ok(held_back(plan, unfit, &Unfit::Refused(reason))),
     };
     if plan.batch.is_some() && !unfit.is_empty() {
         return Ok(Done {
@@ -186,12 +177,24 @@ async fn commit_kept(
     Ok(committed)
 }
 
-/// The format: a person's word, the log's, that of the version before, or what the files look like.
+/// Nothing is published: every partition of the plan is unfit, for one reason.
+fn held_back(plan: Plan, mut unfit: Unfits, why: &Unfit) -> Done {
+    let all = plan.ready.into_iter();
+    unfit.extend(all.map(|ready| (ready.partition, why.clone())));
+    Done {
+        version: None,
+        unfit,
+        warnings: Vec::new(),
+    }
+}
+
+/// The format: a person's word, the log's, that of the version before, or what the files look like. None when
+/// they change while they are looked at.
 async fn format(
     target: &Target<'_>,
     header: Option<&Header>,
     plan: &Plan,
-) -> Result<Inferred, Unreachable> {
+) -> Result<Option<Inferred>, Unreachable> {
     let told = target.settings.told.or(plan.format);
     let before = header.and_then(|header| {
         serde_json::from_value::<FileFormat>(serde_json::Value::String(header.format.to_string()))
@@ -199,23 +202,26 @@ async fn format(
     });
     let known = told.or(before.filter(|format| *format != FileFormat::Files));
     // Footers tell everything about these; a sample would only be read twice.
-    if let Some(format @ (FileFormat::Parquet | FileFormat::Delta | FileFormat::Iceberg)) = known {
+    if let Some(format) = known.filter(|format| format.has_footer()) {
         let confidence = match target.settings.told {
             Some(_) => Confidence::Told,
             None => Confidence::Certain,
         };
-        return Ok(Inferred {
+        return Ok(Some(Inferred {
             format,
             confidence,
             schema: None,
-        });
+        }));
     }
-    let mut found = check::format_of(target.upstream, target.directory, &plan.ready, known).await?;
+    let found = check::format_of(target.upstream, target.directory, &plan.ready, known).await?;
+    let Some(mut found) = found else {
+        return Ok(None);
+    };
     // The version before is no person's word.
     if target.settings.told.is_none() && known.is_some() {
         found.confidence = Confidence::Likely;
     }
-    Ok(found)
+    Ok(Some(found))
 }
 
 type Unfits = Vec<(Arc<str>, Unfit)>;

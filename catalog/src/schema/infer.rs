@@ -9,7 +9,7 @@ use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 
 use super::sniff::{Head, sniff};
 use super::types::{Confidence, FileFormat, Schema};
-use super::{Problem, archive, evolution, media, parquet, text, tfrecord};
+use super::{Problem, archive, evolution, media, read_footer, text, tfrecord};
 use crate::upstream::{UpFile, Upstream};
 
 /// Files of a dataset that are looked into, spread over the list.
@@ -52,7 +52,7 @@ pub async fn infer(
         None => agree(&heads),
     };
     let schema = match format {
-        FileFormat::Parquet => parquet_schema(upstream, &sample).await?,
+        FileFormat::Parquet | FileFormat::Orc => footers(upstream, &sample, format).await?,
         FileFormat::Jsonl => common(heads.iter().map(text::json_lines)),
         FileFormat::Csv => common(heads.iter().map(text::csv)),
         FileFormat::Tfrecord => common(heads.iter().map(|head| tfrecord::schema(&head.bytes))),
@@ -109,13 +109,14 @@ fn agree(heads: &[Head]) -> (FileFormat, Confidence) {
     (most.unwrap_or(FileFormat::Files), Confidence::Guess)
 }
 
-async fn parquet_schema(
+async fn footers(
     upstream: &dyn Upstream,
     sample: &[&UpFile],
+    format: FileFormat,
 ) -> Result<Option<Schema>, Problem> {
     let mut known: Option<Schema> = None;
     for file in sample {
-        match parquet::read_footer(upstream, file).await {
+        match read_footer(upstream, file, format).await {
             Ok(footer) => {
                 known = Some(match known {
                     Some(known) => evolution::union(&known, &footer.schema),

@@ -153,6 +153,14 @@ impl FileFormat {
         serde_json::from_value(serde_json::Value::from(name)).ok()
     }
 
+    /// Whether its files tell their rows and columns at their end.
+    pub fn has_footer(self) -> bool {
+        matches!(
+            self,
+            Self::Parquet | Self::Orc | Self::Delta | Self::Iceberg
+        )
+    }
+
     /// As descriptors and manifests spell it.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -9,6 +9,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use terrace_catalog::discovery::completeness::Expect;
 use terrace_catalog::discovery::{BatchRequest, Mode, Outcome, Scope};
 use terrace_catalog::manifest::Manifest;
+use terrace_catalog::schema::{Schema, Type};
 
 use crate::world::{World, batch_id, name};
 
@@ -159,13 +160,29 @@ async fn a_killed_spark_job_publishes_nothing() {
     let Some(mut spark) = Spark::start(&world, "a_killed_spark_job_publishes_nothing") else {
         return;
     };
-    spark.step(&world, "orc");
+    let written = spark.step(&world, "orc");
     assert_eq!(look(&world, "n.in_orc").await, Outcome::Published(1));
     let version = world.latest("n.in_orc").await.unwrap();
     let manifest = Manifest::open(world.ledger.blobs(), &version.manifest)
         .await
         .unwrap();
     assert_eq!(manifest.header().format.as_ref(), "orc");
+    let schema = Schema::from_text(manifest.header().schema.as_deref().unwrap()).unwrap();
+    let columns = schema
+        .fields
+        .iter()
+        .map(|field| (&*field.name, &field.data_type));
+    let columns: Vec<_> = columns.collect();
+    assert_eq!(
+        columns,
+        [
+            ("id", &Type::Int64),
+            ("twice", &Type::Int32),
+            ("name", &Type::String)
+        ]
+    );
+    assert_eq!(rows(&world, "n.in_orc").await, Some(written));
+
     spark.step(&world, "first");
     assert_eq!(look(&world, TABLE).await, Outcome::Published(1));
     let before = world.files(TABLE).await;

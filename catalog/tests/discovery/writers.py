@@ -71,6 +71,51 @@ def delta(directory: Path) -> int:
     return 200
 
 
+def delta_checkpoint(directory: Path) -> int:
+    """Fourteen commits, a checkpoint, and the log before it cleaned away; two commits more."""
+    from deltalake import DeltaTable, write_deltalake
+
+    import pyarrow as pa
+
+    def day(number: int):
+        table = rows(number, 10).select(["id", "name", "price", "at"])
+        return table.append_column("dt", pa.array([f"2026-11-{number:02}"] * 10))
+
+    for number in range(1, 14):
+        write_deltalake(str(directory), day(number), partition_by=["dt"], mode="append")
+    table = DeltaTable(str(directory))
+    table.delete("dt = '2026-11-03'")
+    table.create_checkpoint()
+    for log in (directory / "_delta_log").glob("*.json"):
+        if int(log.stem) < table.version():
+            log.unlink()
+    write_deltalake(str(directory), day(14), mode="append")
+    DeltaTable(str(directory)).delete("dt = '2026-11-04'")
+    return 120
+
+
+def repacked(directory: Path, compression: str, version: str) -> int:
+    """The checkpoint of a Delta table as another writer has it: other compression, other pages."""
+    import pyarrow.parquet as pq
+
+    checkpoint, = (directory / "_delta_log").glob("*.checkpoint.parquet")
+    pq.write_table(pq.read_table(checkpoint), checkpoint, compression=compression, data_page_version=version)
+    return 120
+
+
+def orc(directory: Path) -> int:
+    """A Hive-partitioned directory of ORC files, each with another compression."""
+    import pyarrow.orc
+
+    for day, compression in enumerate(["uncompressed", "snappy", "zlib", "zstd"]):
+        place = directory / f"dt=2026-11-2{day}"
+        place.mkdir(parents=True)
+        table = rows(day).drop_columns(["at"])
+        pyarrow.orc.write_table(table, str(place / "part-0.orc"), compression=compression)
+    (directory / "_SUCCESS").touch()
+    return 400
+
+
 def iceberg(directory: Path) -> int:
     """PyIceberg with a catalog in SQLite beside the table: three appends, and a delete that drops one file
     and writes another one anew. Files of older snapshots stay in the directory."""
@@ -89,5 +134,9 @@ def iceberg(directory: Path) -> int:
 
 if __name__ == "__main__":
     writer, place = sys.argv[1:]
-    written = {"pyarrow": pyarrow, "duckdb": duckdb, "delta": delta, "iceberg": iceberg}[writer](Path(place))
+    writers = {"pyarrow": pyarrow, "duckdb": duckdb, "delta": delta, "delta_checkpoint": delta_checkpoint,
+               "delta_snappy": lambda directory: repacked(directory, "snappy", "1.0"),
+               "delta_zstd": lambda directory: repacked(directory, "zstd", "2.0"),
+               "orc": orc, "iceberg": iceberg}
+    written = writers[writer](Path(place))
     print(json.dumps({"rows": written}))

@@ -233,6 +233,102 @@ async fn a_delta_table_is_what_its_log_says() {
     assert_eq!(world.look("n.t").await, Outcome::Unchanged);
 }
 
+// A log that was cleaned up begins at a checkpoint: without it such a table, which is every old one, could
+// not be followed.
+#[tokio::test(start_paused = true)]
+async fn a_delta_log_may_begin_at_a_checkpoint() {
+    let test = "a_delta_log_may_begin_at_a_checkpoint";
+    let world = World::new().await;
+    let Some(rows) = write(&world, test, "delta_checkpoint") else {
+        return;
+    };
+    let why = || world.why("n.t").to_string();
+    assert_eq!(look(&world).await, Outcome::Published(1), "{}", why());
+    let (manifest, schema) = open(&world).await;
+    assert_eq!(
+        (manifest.totals().rows, manifest.totals().partitions),
+        (Some(rows), 12)
+    );
+    assert_eq!(schema.field("name").unwrap().data_type, Type::String);
+    let days = world.partitions("n.t").await;
+    let gone = ["dt=2026-11-03", "dt=2026-11-04"];
+    assert!(days.iter().all(|day| !gone.contains(&&*day.path)));
+
+    // Other writers pack it otherwise, and mean the same.
+    let mut world = world;
+    for packed in ["delta_snappy", "delta_zstd"] {
+        write(&world, test, packed).unwrap();
+        world.restart();
+        assert_eq!(world.look("n.t").await, Outcome::Unchanged);
+        assert!(world.why("n.t").trouble.is_none(), "{}", world.why("n.t"));
+    }
+
+    // A damaged checkpoint says so, and takes nothing away.
+    let log = world.path("n.db/t/_delta_log");
+    let files = std::fs::read_dir(&log)
+        .unwrap()
+        .map(|file| file.unwrap().path());
+    let checkpoint = files
+        .into_iter()
+        .find(|path| path.to_str().unwrap().ends_with(".checkpoint.parquet"));
+    let checkpoint = checkpoint.unwrap();
+    let good = std::fs::read(&checkpoint).unwrap();
+    let mut bad = good.clone();
+    bad[4..good.len() / 2].fill(0xee);
+    std::fs::write(&checkpoint, bad).unwrap();
+    world.restart();
+    assert_eq!(world.look("n.t").await, Outcome::Unchanged);
+    let why = world.why("n.t").trouble.unwrap().reason;
+    assert!(why.contains("checkpoint 13 of the Delta log"), "{why}");
+    assert_eq!(world.latest("n.t").await.unwrap().totals.rows, Some(rows));
+}
+
+// Rows and columns of Hive's own format, from footers in every compression that its writers choose.
+#[tokio::test(start_paused = true)]
+async fn orc_files_tell_rows_and_columns() {
+    let world = World::new().await;
+    let Some(rows) = write(&world, "orc_files_tell_rows_and_columns", "orc") else {
+        return;
+    };
+    let why = || world.why("n.t").to_string();
+    assert_eq!(look(&world).await, Outcome::Published(1), "{}", why());
+    let (manifest, schema) = open(&world).await;
+    assert_eq!(manifest.header().format.as_ref(), "orc");
+    assert_eq!(
+        (manifest.totals().rows, manifest.totals().partitions),
+        (Some(rows), 4)
+    );
+    let names: Vec<&str> = schema.fields.iter().map(|field| &*field.name).collect();
+    assert_eq!(
+        names,
+        ["id", "name", "price", "small", "tags", "place", "weights"]
+    );
+    let price = Type::Decimal {
+        precision: 9,
+        scale: 2,
+    };
+    assert_eq!(schema.field("price").unwrap().data_type, price);
+    assert!(matches!(
+        schema.field("tags").unwrap().data_type,
+        Type::List(_)
+    ));
+    assert!(matches!(
+        schema.field("weights").unwrap().data_type,
+        Type::Map { .. }
+    ));
+    // A file that was cut is refused by name, as a Parquet file is.
+    let file = world.path("n.db/t/dt=2026-11-21/part-0.orc");
+    let good = std::fs::read(&file).unwrap();
+    std::fs::write(&file, &good[..good.len() - 7]).unwrap();
+    std::fs::write(world.path("n.db/t/_SUCCESS"), b"").unwrap();
+    assert_eq!(look(&world).await, Outcome::Unchanged);
+    let why = world.why("n.t").to_string();
+    assert!(
+        why.contains("part-0.orc: does not end as an ORC file"),
+        "{why}"
+    );
+}
+
 // Files of older snapshots lie in an Iceberg table's directory too: its metadata counts, not the listing.
 #[tokio::test(start_paused = true)]
 async fn an_iceberg_table_is_what_its_snapshot_says() {

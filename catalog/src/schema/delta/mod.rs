@@ -1,24 +1,34 @@
 //! Delta tables: their log says exactly which files a version has.
 //!
 //! ```text
-//! _delta_log/00000000000000000007.json    one action per line: metaData, add, remove, protocol, ...
+//! _delta_log/00000000000000000007.json                 one action per line: metaData, add, remove, ...
+//! _delta_log/00000000000000000010.checkpoint.parquet   the state at version 10 (also in parts)
 //! ```
 //!
-//! The log is replayed from version 0. A log whose beginning has been cleaned away, and tables whose
-//! plain files show more rows than the table has (deletion vectors), are refused with their reason:
-//! nothing that is published may be wrong.
+//! The log is replayed from its newest checkpoint that can be read, or from version 0. Tables whose plain
+//! files show more rows than the table has (deletion vectors) or other columns (mapped names) are refused
+//! with their reason: nothing that is published may be wrong.
+
+mod checkpoint;
 
 use std::collections::BTreeMap;
 
+pub(crate) use checkpoint::{Checkpoint, checkpoints, read as read_checkpoint};
 use serde::Deserialize;
 
 use super::types::{Field, Schema, Type};
 
+/// The setting that gives columns other names than their files do.
+const COLUMN_MAPPING: &str = "delta.columnMapping.mode";
+
+const DELETION_VECTORS: &str =
+    "the Delta table has deletion vectors: its plain files would show deleted rows";
+
 /// What a Delta log says.
 #[derive(Debug, Default)]
 pub(crate) struct DeltaLog {
-    /// Version of the table.
-    pub(crate) version: u64,
+    /// The version to replay next.
+    pub(crate) next: u64,
     /// Path below the table -> size and rows.
     pub(crate) files: BTreeMap<String, (u64, Option<u64>)>,
     /// The columns.
@@ -58,13 +68,25 @@ struct MetaData {
 /// The version of a log file's name.
 pub(crate) fn version_of(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".json")?;
-    (digits.len() == 20).then(|| digits.parse().ok()).flatten()
+    number(digits, 20)
+}
+
+/// A number of exactly so many digits, as names in a log have them, and small enough to count on from.
+fn number(text: &str, digits: usize) -> Option<u64> {
+    let all = text.len() == digits && text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = all.then(|| text.parse().ok()).flatten();
+    number.filter(|number| *number < u64::MAX / 2)
 }
 
 impl DeltaLog {
+    /// Version of the table; 0 before anything was replayed, too.
+    pub(crate) fn version(&self) -> u64 {
+        self.next.saturating_sub(1)
+    }
+
     /// Replays one log file. `version` must be the one behind the last. The text is shown by `why`.
     pub(crate) fn apply(&mut self, version: u64, bytes: &[u8]) -> Result<(), String> {
-        self.version = version;
+        self.next = version + 1;
         for line in bytes
             .split(|byte| *byte == b'\n')
             .filter(|line| !line.is_empty())
@@ -79,28 +101,26 @@ impl DeltaLog {
                 self.add(add)?;
             }
             if let Some(meta) = action.meta_data {
-                if meta
-                    .configuration
-                    .get("delta.columnMapping.mode")
-                    .is_some_and(|mode| mode != "none")
-                {
-                    return Err(
-                        "the Delta table maps column names, which its plain files do not"
-                            .to_owned(),
-                    );
-                }
-                self.schema = schema(&meta.schema_string);
+                let mapping = meta.configuration.get(COLUMN_MAPPING);
+                self.describe(&meta.schema_string, mapping.map(String::as_str))?;
             }
         }
         Ok(())
     }
 
+    /// Takes in what the table says about its columns.
+    fn describe(&mut self, columns: &str, mapping: Option<&str>) -> Result<(), String> {
+        if mapping.is_some_and(|mode| mode != "none") {
+            let text = "the Delta table maps column names, which its plain files do not";
+            return Err(text.to_owned());
+        }
+        self.schema = schema(columns);
+        Ok(())
+    }
+
     fn add(&mut self, add: Add) -> Result<(), String> {
         if add.deletion_vector.is_some_and(|vector| !vector.is_null()) {
-            return Err(
-                "the Delta table has deletion vectors: its plain files would show deleted rows"
-                    .to_owned(),
-            );
+            return Err(DELETION_VECTORS.to_owned());
         }
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]

@@ -14,9 +14,11 @@
 //! rows     the first rows, for people: fetch a few pages of each column, decode, assemble
 //!   page       headers, compression, levels         assemble   entries of columns into values
 //!   values     what encodings hold                  hybrid, delta   their integers
+//! column   whole columns, for programs: checkpoints of Delta tables
 //! ```
 
 mod assemble;
+pub(crate) mod column;
 mod columns;
 mod delta;
 mod footer;
@@ -28,6 +30,8 @@ mod values;
 
 pub(in crate::schema) use rows::first_rows;
 
+use bytes::Bytes;
+
 use super::Problem;
 use super::types::{ColumnRange, Schema};
 use crate::upstream::{UpFile, Upstream};
@@ -37,7 +41,7 @@ const TAIL: u64 = 64 << 10;
 /// Longest footer that is read.
 const FOOTER_MAX: u64 = 64 << 20;
 
-/// What a Parquet file says about itself.
+/// What a file says about itself at its end.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Footer {
     /// Its columns.
@@ -51,7 +55,7 @@ pub struct Footer {
 }
 
 /// Reads the footer of a file. `Damaged` for whatever is not a complete Parquet file.
-pub async fn read_footer(upstream: &dyn Upstream, file: &UpFile) -> Result<Footer, Problem> {
+pub(super) async fn read_footer(upstream: &dyn Upstream, file: &UpFile) -> Result<Footer, Problem> {
     let damaged = |reason: &str| Problem::damaged(&file.path, reason);
     let meta = read_meta(upstream, file).await?;
     let rows = u64::try_from(meta.rows).map_err(|_| damaged("its footer cannot be read"))?;
@@ -67,6 +71,12 @@ pub async fn read_footer(upstream: &dyn Upstream, file: &UpFile) -> Result<Foote
 }
 
 async fn read_meta(upstream: &dyn Upstream, file: &UpFile) -> Result<footer::Meta, Problem> {
+    let bytes = footer_bytes(upstream, file).await?;
+    footer::parse(&bytes).map_err(|_| Problem::damaged(&file.path, "its footer cannot be read"))
+}
+
+/// The bytes of a footer.
+async fn footer_bytes(upstream: &dyn Upstream, file: &UpFile) -> Result<Bytes, Problem> {
     let damaged = |reason: &str| Problem::damaged(&file.path, reason);
     if file.size < 12 {
         return Err(damaged("too short for a Parquet file"));
@@ -89,15 +99,13 @@ async fn read_meta(upstream: &dyn Upstream, file: &UpFile) -> Result<footer::Met
     if length + 12 > file.size || length > FOOTER_MAX {
         return Err(damaged("its footer has an impossible length"));
     }
-    let parsed = match rest.len().checked_sub(length as usize) {
-        Some(at) => footer::parse(&rest[at..]),
+    match rest.len().checked_sub(length as usize) {
+        Some(at) => Ok(tail.slice(at..rest.len())),
         None => {
             let end = file.size - 8;
-            let whole = upstream.read(file, end - length..end).await?;
-            footer::parse(&whole)
+            Ok(upstream.read(file, end - length..end).await?)
         }
-    };
-    parsed.map_err(|_| damaged("its footer cannot be read"))
+    }
 }
 
 #[cfg(test)]

@@ -12,8 +12,6 @@
 //! An entry has a value, or says by its level how much of the path to one is there. Lengths in a header
 //! are a stranger's: nothing is unpacked beyond [`PAGE_MAX`].
 
-use std::io::Read;
-
 use bytes::Bytes;
 
 use super::assemble::Entry;
@@ -22,6 +20,7 @@ use super::hybrid::Hybrid;
 use super::thrift::{Kind, Malformed, Reader};
 use super::values::{Plain, Raw, Values, shown};
 use crate::schema::types::Type;
+use crate::schema::unpack::{Codec, unpack as unpacked};
 
 /// Longest page that is read or unpacked; usual writers make pages of 1 MiB.
 pub(super) const PAGE_MAX: u64 = 8 << 20;
@@ -37,7 +36,7 @@ pub(super) struct Header {
     /// Bytes that follow the header.
     pub(super) packed: i64,
     pub(super) values: i64,
-    encoding: i64,
+    pub(super) encoding: i64,
     definition: i64,
     repetition: i64,
     is_compressed: bool,
@@ -148,10 +147,10 @@ struct Room {
     entries: usize,
 }
 
-type Levels<'a> = Option<Hybrid<'a>>;
+pub(super) type Levels<'a> = Option<Hybrid<'a>>;
 
 /// Splits an unpacked page into its levels of repetition and definition, and its values.
-fn levels<'a>(
+pub(super) fn levels<'a>(
     leaf: &Leaf,
     header: &Header,
     bytes: &'a [u8],
@@ -225,7 +224,7 @@ fn read(
 }
 
 /// The bytes of a page, without compression (levels of a v2 page come in front of the compressed part).
-fn unpack(page: &Page, codec: i64) -> Result<Vec<u8>, String> {
+pub(super) fn unpack(page: &Page, codec: i64) -> Result<Vec<u8>, String> {
     let header = &page.header;
     let limit = u64::try_from(header.unpacked)
         .ok()
@@ -242,41 +241,22 @@ fn unpack(page: &Page, codec: i64) -> Result<Vec<u8>, String> {
         return Ok(page.bytes.to_vec());
     }
     let mut out = levels.to_vec();
-    let room = limit.saturating_sub(levels.len());
-    inflate(packed, codec, room, &mut out)?;
+    out.extend(inflate(packed, codec, limit.saturating_sub(levels.len()))?);
     Ok(out)
 }
 
-fn inflate(packed: &[u8], codec: i64, room: usize, out: &mut Vec<u8>) -> Result<(), String> {
-    let damaged = |_| "its page cannot be unpacked".to_owned();
-    let mut reader: Box<dyn Read + '_> = match codec {
-        1 => {
-            let length = snap::raw::decompress_len(packed).unwrap_or(usize::MAX);
-            if length > room {
-                return Err("its page cannot be unpacked".to_owned());
-            }
-            let mut decoder = snap::raw::Decoder::new();
-            let unpacked = decoder.decompress_vec(packed);
-            out.extend(unpacked.map_err(|_| "its page cannot be unpacked".to_owned())?);
-            return Ok(());
-        }
-        2 => Box::new(flate2::read::MultiGzDecoder::new(packed)),
-        6 => {
-            let decoder = ruzstd::decoding::StreamingDecoder::new(packed);
-            Box::new(decoder.map_err(|_| "its page cannot be unpacked".to_owned())?)
-        }
+fn inflate(packed: &[u8], codec: i64, room: usize) -> Result<Vec<u8>, String> {
+    let codec = match codec {
+        1 => Codec::Snappy,
+        2 => Codec::Gzip,
+        6 => Codec::Zstd,
         3 => return Err("it is compressed with LZO, which is not read here".to_owned()),
         4 => return Err("it is compressed with Brotli, which is not read here".to_owned()),
         5 | 7 => return Err("it is compressed with LZ4, which is not read here".to_owned()),
         other => return Err(format!("compression {other} is not read here")),
     };
-    // One byte more than may come tells a page that is longer than it says.
-    let mut limited = (&mut reader).take(room as u64 + 1);
-    let read = limited.read_to_end(out).map_err(damaged)?;
-    match read > room {
-        true => Err("its page is longer than it says".to_owned()),
-        false => Ok(()),
-    }
+    unpacked(codec, packed, room)
+        .ok_or_else(|| "its page cannot be unpacked, or is longer than it says".to_owned())
 }
 
 #[cfg(test)]
