@@ -18,7 +18,7 @@
 //! - Nothing is deleted before everything is marked, so a run that dies in between has done nothing.
 //!
 //! What is damaged stops a run before the sweep: what a manifest names that cannot be read is not known.
-//! A vault is only swept by the catalog that owns it ([`owner`]), and only places in it are.
+//! A vault is only swept by the catalog that owns it (`owner`), and only places in it are.
 
 mod mark;
 mod marks;
