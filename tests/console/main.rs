@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "../support/ability.rs"]
+mod ability;
 mod browser;
 #[path = "../support/http.rs"]
 #[expect(dead_code, reason = "other suites encode paths")]
@@ -18,10 +20,10 @@ const HOSTILE: &str = "<img src=x onerror=\"window.broken=1\"><script>window.bro
 /// The console of a catalog with some tables, or the end of the test with a skip line.
 fn begin(test: &str) -> Option<(World, Browser)> {
     if let Some(why) = browser::missing() {
-        println!("SKIP {test}: {why}");
+        ability::skip(test, why);
         return None;
     }
-    Some((World::start(), Browser::start()))
+    Some((World::start(false), Browser::start()))
 }
 
 /// Writes the tables and waits until discovery has published them.
@@ -341,4 +343,47 @@ fn texts_of_strangers_are_only_texts() {
         "the policy was not broken by the test"
     );
     sound(&browser, "a hostile address");
+}
+
+// A bar that says more than the nodes have, or nothing, is why people copy data by hand.
+#[test]
+fn a_warm_up_is_followed_until_every_byte_is_there() {
+    const TEST: &str = "a_warm_up_is_followed_until_every_byte_is_there";
+    if let Some(why) = browser::missing().or(ability::cannot_mount()) {
+        ability::skip(TEST, why);
+        return;
+    }
+    let world = World::start(true);
+    let catalog = world.console.trim_end_matches("/console/");
+    let (_, document) = http::request("GET", &format!("{catalog}/api/openapi.json"), b"");
+    if !document.contains("/api/v1/warm") {
+        ability::skip(TEST, "this catalog has no warm-up jobs");
+        return;
+    }
+    let browser = Browser::start();
+    sign_in(&world, &browser);
+    fill(&world, &browser);
+    browser.open(&format!("{}#/nodes", world.console));
+    let reporting =
+        "[...document.querySelectorAll('.badge')].some((one) => one.textContent === 'reporting')";
+    browser.until(&format!("{reporting} || (document.querySelector('.state') && (location.hash = '#/nodes?' + Date.now(), false))"));
+    browser.screenshot("nodes");
+    readable(&browser, "nodes");
+    browser.open(&format!("{}#/t/ads.clicks", world.console));
+    browser.click("#warm");
+    browser.until("/^done, 100%/.test(document.querySelector('#warm-state')?.textContent)");
+    browser.until(
+        "document.querySelector('.job [role=meter]').getAttribute('aria-valuenow') === '100'",
+    );
+    browser.until(
+        "!document.querySelector('#warm').disabled && !document.querySelector('#warm-stop')",
+    );
+    browser.screenshot("warm");
+    readable(&browser, "a warm-up");
+    browser.click("#tab-nodes");
+    // What the node says of itself follows within its next reports.
+    let hot = "document.querySelector('#part [aria-label^=Hot]')?.getAttribute('aria-valuenow') === '100'";
+    browser.until(&format!("{hot} || (document.querySelector('#part table, #part .state') && (location.hash = '#/t/ads.clicks?tab=nodes&look=' + Date.now(), false))"));
+    browser.screenshot("table-heat");
+    sound(&browser, "heat");
 }

@@ -19,14 +19,25 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn start() -> Self {
+    /// With a mount of the tables, there is a node too.
+    pub(crate) fn start(with_mount: bool) -> Self {
         let root = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let log = std::fs::File::create(root.path().join("log")).unwrap();
-        let mut process = Command::new(env!("CARGO_BIN_EXE_terrace"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_terrace"));
+        command
             .arg("--run-dir")
             .arg(root.path().join("run"))
             .args(["up", "--listen", "127.0.0.1:0", "--data"])
-            .arg(root.path().join("data"))
+            .arg(root.path().join("data"));
+        if with_mount {
+            let mountpoint = root.path().join("tables");
+            std::fs::create_dir(&mountpoint).unwrap();
+            command
+                .arg("--mount")
+                .arg(mountpoint)
+                .args(["--hot-size", "1GiB"]);
+        }
+        let mut process = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)

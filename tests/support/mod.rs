@@ -3,6 +3,7 @@
 //! A test takes a [`node::Node`] (hot directory, run directory, keeper and worker of its own), so
 //! tests run side by side and clean up after themselves, also when they fail or hang.
 
+mod ability;
 pub(crate) mod catalog;
 pub(crate) mod data;
 pub(crate) mod hdfs;
@@ -14,19 +15,7 @@ pub(crate) mod proxy;
 pub(crate) mod s3;
 pub(crate) mod up;
 
-/// Says that a test did not run here. `.ci/test` counts these lines.
-pub(crate) fn skip(test: &str, why: &str) {
-    println!("SKIP {test}: {why}");
-}
-
-/// Why this process cannot mount, if it cannot.
-pub(crate) fn cannot_mount() -> Option<&'static str> {
-    if !std::path::Path::new("/dev/fuse").exists() {
-        return Some("no /dev/fuse");
-    }
-    // Passthrough and dropping the page cache need it too; users' mounts are covered by doctor.
-    (!nix::unistd::geteuid().is_root()).then_some("needs root")
-}
+pub(crate) use ability::{cannot_mount, skip};
 
 /// Ends the test with a skip line when this machine cannot mount.
 macro_rules! need_mount {
