@@ -3,6 +3,7 @@
 
 mod bearer;
 pub(crate) mod client;
+mod error;
 pub(crate) mod place;
 pub(crate) mod serve;
 mod upstream;
