@@ -25,6 +25,7 @@ pub mod kv;
 pub mod ledger;
 pub mod manifest;
 mod name;
+pub mod nodes;
 pub mod rest;
 pub mod roots;
 pub mod saves;

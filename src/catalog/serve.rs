@@ -26,6 +26,7 @@ use terrace_catalog::discovery::Discovery;
 use terrace_catalog::kv::postgres::{PostgresConfig, PostgresKv};
 use terrace_catalog::kv::{Kv, rocks::RocksKv};
 use terrace_catalog::ledger::{Ledger, LedgerConfig};
+use terrace_catalog::nodes::{self, Nodes};
 use terrace_catalog::rest;
 use terrace_catalog::roots::{Opener, Roots};
 use terrace_catalog::saves::Saves;
@@ -150,6 +151,8 @@ pub(crate) struct Running {
     pub(crate) token_file: PathBuf,
     shutdown: CancellationToken,
     server: JoinHandle<std::io::Result<()>>,
+    /// Follows what descriptors want warm.
+    follower: JoinHandle<()>,
 }
 
 /// Starts a catalog. Dropping what it returns leaves the server to the runtime; end it instead.
@@ -183,6 +186,8 @@ pub(crate) async fn start(config: &CatalogConfig) -> Result<Running> {
     let token_file = config.data.join("token");
     admin_token(&access, &token_file).await?;
     let shutdown = CancellationToken::new();
+    let nodes = Nodes::new(ledger.clone(), Arc::clone(&stores.kv));
+    let follower = tokio::spawn(nodes::follow(nodes.clone(), shutdown.clone()));
     let router = rest::router(rest::Parts {
         access,
         roots: Some(Arc::new(roots)),
@@ -191,6 +196,7 @@ pub(crate) async fn start(config: &CatalogConfig) -> Result<Running> {
         collector: Some(Arc::new(collector)),
         scrubber: Some(Arc::new(Scrubber::new(ledger.clone(), vaults))),
         ledger,
+        nodes,
         shutdown: shutdown.clone(),
     });
     let secure = tls.is_some();
@@ -208,6 +214,7 @@ pub(crate) async fn start(config: &CatalogConfig) -> Result<Running> {
         token_file,
         shutdown,
         server,
+        follower,
     })
 }
 
@@ -266,6 +273,7 @@ impl Running {
     pub(crate) async fn end(self) -> Result<()> {
         self.shutdown.cancel();
         let ended = self.server.await.context("end the server")?;
+        self.follower.await.context("end what follows the events")?;
         ended.context("serve")
     }
 

@@ -101,6 +101,7 @@ pub(crate) struct Metrics {
     streams: Gauge<i64, AtomicI64>,
     scans: Counter,
     upkeep: Upkeep,
+    nodes: Gauge<i64, AtomicI64>,
 }
 
 impl Default for Metrics {
@@ -109,6 +110,7 @@ impl Default for Metrics {
         let requests = Family::<Request, Counter>::default();
         let seconds = Seconds::new_with_constructor(|| Histogram::new(SECONDS));
         let (in_flight, streams) = (Gauge::default(), Gauge::default());
+        let nodes = Gauge::default();
         registry.register(
             "catalog_requests",
             "Requests answered, by method, route and status",
@@ -137,6 +139,11 @@ impl Default for Metrics {
         );
         let upkeep = Upkeep::default();
         upkeep.register(&mut registry);
+        registry.register(
+            "catalog_nodes",
+            "Nodes that reported a moment ago",
+            nodes.clone(),
+        );
         Self {
             registry,
             requests,
@@ -145,6 +152,7 @@ impl Default for Metrics {
             streams,
             scans,
             upkeep,
+            nodes,
         }
     }
 }
@@ -185,9 +193,10 @@ impl Metrics {
             .observe(took.as_secs_f64());
     }
 
-    /// All of them in the text format, with what other parts have counted.
-    pub(super) fn render(&self, totals: Totals) -> Result<String, std::fmt::Error> {
+    /// All of them in the text format, with what other parts have counted; `nodes` are there now.
+    pub(super) fn render(&self, totals: Totals, nodes: usize) -> Result<String, std::fmt::Error> {
         self.upkeep.set(totals);
+        self.nodes.set(i64::try_from(nodes).unwrap_or(i64::MAX));
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
         Ok(text)

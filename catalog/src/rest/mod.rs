@@ -27,6 +27,7 @@ mod iceberg;
 mod maintain;
 mod metrics;
 mod models;
+mod nodes;
 mod policy;
 mod removal;
 mod routes;
@@ -36,6 +37,7 @@ mod sync;
 mod tags;
 mod tokens;
 mod versions;
+mod warm;
 pub mod wire;
 
 use std::sync::Arc;
@@ -49,6 +51,7 @@ use crate::access::Access;
 use crate::collect::Collector;
 use crate::iceberg::Remembered;
 use crate::ledger::Ledger;
+use crate::nodes::Nodes;
 use crate::roots::Roots;
 use crate::saves::Saves;
 use crate::scrub::Scrubber;
@@ -74,6 +77,8 @@ pub struct Parts {
     pub collector: Option<Arc<Collector>>,
     /// Reads versions back when somebody asks.
     pub scrubber: Option<Arc<Scrubber>>,
+    /// Who is there, what is near to whom, and warm-up jobs.
+    pub nodes: Nodes,
     /// Ends event streams, so that a server can end.
     pub shutdown: CancellationToken,
 }

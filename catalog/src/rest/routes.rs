@@ -14,8 +14,8 @@ use super::error::ApiError;
 use super::policy::{Policy, SCHEME, decided, guard, only_decided, open};
 use super::wire::EventItem;
 use super::{
-    Api, Parts, datasets, events, health, iceberg, maintain, models, sample, sync, tags, tokens,
-    versions,
+    Api, Parts, datasets, events, health, iceberg, maintain, models, nodes, sample, sync, tags,
+    tokens, versions, warm,
 };
 use crate::access::Scope;
 
@@ -85,6 +85,13 @@ fn all(api: &Api) -> OpenApiRouter<Api> {
         .routes(guard(api, All(Admin), routes!(maintain::collect)))
         .routes(guard(api, All(Admin), routes!(maintain::scrub)))
         .routes(guard(api, any, routes!(events::follow)))
+        .routes(guard(api, any, routes!(nodes::list)))
+        .routes(guard(api, Dataset(List), routes!(nodes::heat)))
+        .routes(guard(api, Policy::Some(Read), routes!(nodes::report)))
+        .routes(guard(api, any, routes!(warm::list)))
+        .routes(guard(api, any, routes!(warm::show)))
+        .routes(guard(api, Policy::Some(Read), routes!(warm::create)))
+        .routes(guard(api, Policy::Some(Read), routes!(warm::cancel)))
         .routes(guard(api, All(Admin), routes!(tokens::list)))
         .routes(guard(api, All(Admin), routes!(tokens::create)))
         .routes(guard(api, All(Admin), routes!(tokens::revoke)))

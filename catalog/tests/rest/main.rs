@@ -9,4 +9,5 @@ mod events;
 mod flow;
 mod hostile;
 mod iceberg;
+mod nodes;
 mod support;

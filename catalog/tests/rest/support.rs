@@ -13,6 +13,7 @@ use terrace_catalog::descriptor::{Descriptor, Kind};
 use terrace_catalog::kv::{Kv, rocks::RocksKv};
 use terrace_catalog::ledger::{Commit, Ledger, LedgerConfig};
 use terrace_catalog::manifest::{FileEntry, Header, ManifestEdit};
+use terrace_catalog::nodes::Nodes;
 use terrace_catalog::rest::{self, Parts};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -28,6 +29,8 @@ pub(crate) struct Catalog {
     pub(crate) ledger: Ledger,
     pub(crate) access: Access,
     pub(crate) blobs: Arc<dyn Blobs>,
+    pub(crate) nodes: Nodes,
+    pub(crate) kv: Arc<dyn Kv>,
     pub(crate) shutdown: CancellationToken,
     server: JoinHandle<std::io::Result<()>>,
     _directory: TempDir,
@@ -76,9 +79,10 @@ impl Catalog {
         let config = LedgerConfig::default();
         let ledger = Ledger::open(Arc::clone(&kv), Arc::clone(&blobs), config);
         let ledger = ledger.await.unwrap();
-        let access = Access::new(kv);
+        let access = Access::new(Arc::clone(&kv));
+        let nodes = Nodes::new(ledger.clone(), Arc::clone(&kv));
         let shutdown = CancellationToken::new();
-        let router = rest::router(parts(&ledger, &access, &shutdown));
+        let router = rest::router(parts(&ledger, &access, &nodes, &shutdown));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let server = tokio::spawn(rest::serve(listener, router, shutdown.clone()));
@@ -87,6 +91,8 @@ impl Catalog {
             ledger,
             access,
             blobs,
+            nodes,
+            kv,
             shutdown,
             server,
             _directory: directory,
@@ -154,49 +160,54 @@ impl Catalog {
         let descriptor = Descriptor::new(Kind::Dataset, name.parse().unwrap(), source);
         self.ledger.create(descriptor).await.unwrap();
         for (at, files) in versions.iter().enumerate() {
-            let header = Header {
-                location: source.into(),
-                format: "parquet".into(),
-                ..Header::default()
-            };
-            let mut edit = ManifestEdit::new(&self.blobs, header);
-            let mut partitions: BTreeMap<&str, Vec<FileEntry>> = BTreeMap::new();
-            for (partition, file, size) in *files {
-                let path = match *partition {
-                    "" => (*file).to_owned(),
-                    partition => format!("{partition}/{file}"),
-                };
-                partitions.entry(partition).or_default().push(FileEntry {
-                    path: path.into(),
-                    size: *size,
-                    mtime_ms: 1,
-                    token: "t".into(),
-                    rows: None,
-                    checksum: None,
-                });
-            }
-            for (partition, mut files) in partitions {
-                files.sort_by(|a, b| a.path.cmp(&b.path));
-                let stored = edit.store_files(partition, files).await.unwrap();
-                edit.set_partition(partition, Vec::new(), BTreeMap::new(), stored)
-                    .unwrap();
-            }
-            let manifest = edit.finish().await.unwrap();
-            let commit = Commit {
-                dataset: name.parse().unwrap(),
-                expected_head: (at > 0).then_some(at as u64),
-                manifest,
-                batch: None,
-                source_seq: Vec::new(),
-                cause: "test".to_owned(),
-                summary: BTreeMap::new(),
-            };
-            self.ledger.commit(commit).await.unwrap();
+            self.commit(name, at as u64, files).await;
         }
+    }
+
+    /// Commits a version with these files (partition, file, size) behind version `head`; 0 for none.
+    pub(crate) async fn commit(&self, name: &str, head: u64, files: &[(&str, &str, u64)]) {
+        let header = Header {
+            location: "file:///data/x".into(),
+            format: "parquet".into(),
+            ..Header::default()
+        };
+        let mut edit = ManifestEdit::new(&self.blobs, header);
+        let mut partitions: BTreeMap<&str, Vec<FileEntry>> = BTreeMap::new();
+        for (partition, file, size) in files {
+            let path = match *partition {
+                "" => (*file).to_owned(),
+                partition => format!("{partition}/{file}"),
+            };
+            partitions.entry(partition).or_default().push(FileEntry {
+                path: path.into(),
+                size: *size,
+                mtime_ms: 1,
+                token: "t".into(),
+                rows: None,
+                checksum: None,
+            });
+        }
+        for (partition, mut files) in partitions {
+            files.sort_by(|a, b| a.path.cmp(&b.path));
+            let stored = edit.store_files(partition, files).await.unwrap();
+            edit.set_partition(partition, Vec::new(), BTreeMap::new(), stored)
+                .unwrap();
+        }
+        let manifest = edit.finish().await.unwrap();
+        let commit = Commit {
+            dataset: name.parse().unwrap(),
+            expected_head: (head > 0).then_some(head),
+            manifest,
+            batch: None,
+            source_seq: Vec::new(),
+            cause: "test".to_owned(),
+            summary: BTreeMap::new(),
+        };
+        self.ledger.commit(commit).await.unwrap();
     }
 }
 
-fn parts(ledger: &Ledger, access: &Access, shutdown: &CancellationToken) -> Parts {
+fn parts(ledger: &Ledger, access: &Access, nodes: &Nodes, shutdown: &CancellationToken) -> Parts {
     Parts {
         ledger: ledger.clone(),
         access: access.clone(),
@@ -205,6 +216,7 @@ fn parts(ledger: &Ledger, access: &Access, shutdown: &CancellationToken) -> Part
         saves: None,
         collector: None,
         scrubber: None,
+        nodes: nodes.clone(),
         shutdown: shutdown.clone(),
     }
 }

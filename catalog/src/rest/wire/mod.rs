@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 
 use crate::discovery::RootSpec;
 
+mod nodes;
 mod number;
 mod query;
 mod sample;
@@ -19,9 +20,14 @@ mod save;
 mod sql;
 mod token;
 
+pub use nodes::{
+    HeatItem, HeatReport, HeatTiers, HoldItem, JobOrder, JobReport, MountReport, NewWarm, NodeItem,
+    NodeList, NodeReport, ReportAnswer, TierItem, VersionReport, WarmJob, WarmList, WarmNode,
+};
 pub use query::{
     DatasetQuery, DiffQuery, DirectoryQuery, EventQuery, FileQuery, GcQuery, NameQuery,
     NamespaceQuery, RemoveQuery, ResolveQuery, RootQuery, SampleQuery, ScrubQuery, VersionQuery,
+    WarmQuery,
 };
 pub use sample::Sample;
 pub use save::{FinishSave, NewSave, RemovalPlan, SaveState, SaveStatus};

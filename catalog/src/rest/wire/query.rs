@@ -199,3 +199,15 @@ pub struct ScrubQuery {
     /// Most bytes of files read a second; 0 for no limit; 100 MiB when absent.
     pub bytes_per_second: Option<u64>,
 }
+
+/// Which warm-up jobs are listed.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub struct WarmQuery {
+    /// Only those of this dataset.
+    pub dataset: Option<String>,
+    /// Most items, 1 to 400; 50 when absent.
+    #[param(minimum = 1, maximum = 400)]
+    pub limit: Option<usize>,
+}
