@@ -237,7 +237,7 @@ impl HandleTable {
         Some(found)
     }
 
-    /// All open handles; walks the table, so for the start of a worker only.
+    /// All open handles; walks the table: for the start of a worker, and for reports now and then.
     pub fn handles(&self) -> Vec<Handle> {
         let slots = self.slots();
         (0..slots.free.mark)

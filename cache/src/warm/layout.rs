@@ -58,6 +58,13 @@ impl Layout {
         self.named(digest, "sum")
     }
 
+    /// Whether the files of a copy are there. Blocking.
+    pub(super) fn has(&self, digest: &Digest, length: u64) -> bool {
+        let data = std::fs::symlink_metadata(self.data(digest));
+        let whole = data.is_ok_and(|data| data.is_file() && data.len() == length);
+        length == 0 || whole && std::fs::symlink_metadata(self.sum(digest)).is_ok()
+    }
+
     pub(super) fn lease(&self, digest: &Digest) -> PathBuf {
         self.named(digest, "lease")
     }

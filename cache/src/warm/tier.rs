@@ -129,6 +129,19 @@ impl WarmTier {
             .snapshot(self.inner.disk.health.state())
     }
 
+    /// Which of these objects (digest and length) have a copy in the tier, by its files alone: their
+    /// bytes are checked when they are read, as always. `None`: the directory does not answer.
+    pub async fn copies(&self, objects: Vec<(Digest, u64)>) -> Option<Vec<bool>> {
+        let layout = self.inner.layout.clone();
+        let look = move || {
+            Ok(objects
+                .iter()
+                .map(|(d, size)| layout.has(d, *size))
+                .collect())
+        };
+        self.inner.disk.run(look).await.ok()
+    }
+
     /// Whether fills of this daemon are under way.
     pub fn is_busy(&self) -> bool {
         !lock(&self.inner.flights).is_empty()

@@ -27,6 +27,7 @@
 mod about;
 mod catalog;
 mod file_list;
+mod held;
 mod hub;
 mod listing;
 mod lookup;

@@ -292,6 +292,16 @@ impl Slots {
         now.collect()
     }
 
+    /// Every version ever shown, the last one first; some more than once. Walks all slots.
+    pub(super) fn versions(&self) -> Vec<TableVersion> {
+        let mut all = self.each(|slot| match slot {
+            Slot::Version(_, version) | Slot::Link(_, version) => Some(version.clone()),
+            _ => None,
+        });
+        all.reverse();
+        all.into_iter().map(|(version, _)| version).collect()
+    }
+
     /// A text by the SHA-256 of its bytes.
     pub(super) fn text(&self, digest: &[u8; 32]) -> Option<Arc<[u8]>> {
         let state = self.state();
