@@ -71,6 +71,7 @@ impl Collector for NodeCollector {
         self.hot(&mut out)?;
         self.warm(&mut out)?;
         self.stores(&mut out)?;
+        self.reports(&mut out)?;
         self.mounts(&mut out)
     }
 }
@@ -303,6 +304,17 @@ impl NodeCollector {
         )?;
         out.counters("store_bytes", "Bytes the store delivered", bytes)?;
         out.counters("store_retries", "Attempts after the first one", retries)
+    }
+
+    fn reports(&self, out: &mut Out<'_>) -> Result<(), Error> {
+        let stats = self.0.reporting().stats();
+        let of = |outcome: &str| vec![("outcome", outcome.to_owned())];
+        let rows = vec![
+            (of("taken"), stats.taken as f64),
+            (of("failed"), stats.failed as f64),
+        ];
+        out.counters("node_reports", "Reports to catalogs, by outcome", rows)?;
+        out.gauge("node_jobs", "Warm-up jobs of catalogs", stats.jobs)
     }
 
     fn mounts(&self, out: &mut Out<'_>) -> Result<(), Error> {

@@ -18,16 +18,15 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use terrace_cache::Version;
 use terrace_cache::fill::Cache;
-use terrace_cache::hot::Residency;
 use terrace_cache::store::{StoreError, StoreErrorKind, StoreUrl};
 use terrace_catalog::Selector;
 use terrace_catalog::rest::wire::{DatasetPage, DatasetSummary, FileItem, FilePage, NamePage};
-use terrace_fuse::namespace::{Ino, Namespace as _};
 use terrace_fuse::ownership::Ownership;
 use terrace_fuse::snapshot::{BuildError, Builder, Entry, EntryKind, Snapshot, Surplus};
 use terrace_fuse::tables::{ManifestId, Report, TableVersion, Tables};
 
 use super::client::{CatalogClient, CatalogError};
+use crate::node::residency;
 use crate::node::router::Router;
 
 /// Names asked for at once.
@@ -76,6 +75,16 @@ pub(crate) struct Located {
     pub(crate) location: String,
 }
 
+/// Where below a hot directory the files of versions are.
+pub(crate) fn directory(hot: &Path) -> PathBuf {
+    hot.join("catalog")
+}
+
+/// Where the files of a version are in that directory.
+pub(crate) fn snapshot_file(directory: &Path, manifest: &ManifestId) -> PathBuf {
+    directory.join(format!("{}.snapshot", manifest.hex()))
+}
+
 /// The page behind a name.
 #[derive(Serialize)]
 struct After<'a> {
@@ -95,7 +104,7 @@ impl View {
         hot: &Path,
         router: Option<Arc<Router>>,
     ) -> std::io::Result<Self> {
-        let directory = hot.join("catalog");
+        let directory = directory(hot);
         std::fs::create_dir_all(&directory)?;
         Ok(Self {
             client,
@@ -211,25 +220,14 @@ impl View {
     fn usage(&self, path: &Path) -> Result<Vec<u8>, String> {
         let snapshot = Snapshot::open(path, Ownership::default()).map_err(|e| e.to_string())?;
         let cache = self.cache.get().ok_or("the hot tier is not open yet")?;
-        let (mut files, mut bytes) = (0_u64, 0_u64);
-        for ino in (1..=snapshot.entries()).map(Ino) {
-            let Ok(object) = snapshot.object(ino) else {
-                continue;
-            };
-            match cache.hot().peek(&object.digest()) {
-                Some(Residency::Complete) => {
-                    files += 1;
-                    bytes += object.size();
-                }
-                Some(Residency::Partial { present_bytes }) => {
-                    bytes += present_bytes.min(object.size());
-                }
-                None => {}
-            }
-        }
-        let (all, all_bytes) = (snapshot.files(), snapshot.file_bytes());
-        let text =
-            format!("files {all}\nbytes {all_bytes}\nhot_files {files}\nhot_bytes {bytes}\n");
+        let found = residency::count(&snapshot, cache.hot());
+        let text = format!(
+            "files {}\nbytes {}\nhot_files {}\nhot_bytes {}\n",
+            snapshot.files(),
+            snapshot.file_bytes(),
+            found.complete_files,
+            found.present_bytes
+        );
         Ok(text.into_bytes())
     }
 }
@@ -321,7 +319,7 @@ impl Tables for View {
     }
 
     fn file(&self, manifest: &ManifestId) -> PathBuf {
-        self.directory.join(format!("{}.snapshot", manifest.hex()))
+        snapshot_file(&self.directory, manifest)
     }
 
     fn announce(&self, manifest: &ManifestId, snapshot: &Snapshot) {

@@ -76,6 +76,21 @@ enum Verb {
         #[arg(long, value_name = "SEQ")]
         after: Option<u64>,
     },
+    /// List the nodes that mount tables of the catalog
+    Nodes {
+        #[command(flatten)]
+        catalog: CatalogArgs,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Look at warm-up jobs, wait for one, or cancel one
+    Jobs {
+        #[command(flatten)]
+        catalog: CatalogArgs,
+        #[command(flatten)]
+        args: super::nodes::JobsArgs,
+    },
     /// Make, list and revoke tokens
     Token {
         #[command(flatten)]
@@ -197,6 +212,16 @@ pub(crate) fn run(args: &CatalogCommand, global: &Global) -> Result<(), Failure>
             let client = catalog.client(&global.run_base())?;
             let runtime = crate::control::client::runtime()?;
             Ok(runtime.block_on(events(&client, *after, !no_follow))?)
+        }
+        Verb::Nodes { catalog, json } => {
+            let client = catalog.client(&global.run_base())?;
+            let runtime = crate::control::client::runtime()?;
+            Ok(runtime.block_on(super::nodes::list(&client, *json))?)
+        }
+        Verb::Jobs { catalog, args } => {
+            let client = catalog.client(&global.run_base())?;
+            let runtime = crate::control::client::runtime()?;
+            Ok(runtime.block_on(super::nodes::jobs(&client, args))?)
         }
         Verb::Token { catalog, verb } => {
             let client = catalog.client(&global.run_base())?;

@@ -20,6 +20,7 @@ mod foreground;
 mod keeper;
 mod mount;
 mod node;
+mod nodes;
 mod source;
 mod status;
 mod sync;

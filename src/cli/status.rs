@@ -176,9 +176,29 @@ fn print(document: &Value) {
     for tier in document["tiers"].as_array().into_iter().flatten() {
         print_tier(tier);
     }
+    for row in document["reporting"].as_array().into_iter().flatten() {
+        println!("  {}", reporting(row));
+    }
     for line in document["slow"].as_array().into_iter().flatten() {
         println!("  slow: {}", text(line));
     }
+}
+
+/// One line about the reports to a catalog.
+fn reporting(row: &Value) -> String {
+    let (node, catalog) = (text(&row["node"]), text(&row["catalog"]));
+    let taken = match row["taken_seconds_ago"].as_u64() {
+        Some(seconds) => format!("{seconds}s ago"),
+        None => "never".to_owned(),
+    };
+    let mut line = format!("reports as {node} to {catalog}  taken {taken}");
+    if let Some(jobs) = row["jobs"].as_u64().filter(|jobs| *jobs > 0) {
+        line.push_str(&format!("  warming {jobs}"));
+    }
+    if let Some(error) = row["error"].as_str() {
+        line.push_str(&format!("  {error}"));
+    }
+    line
 }
 
 fn print_tier(tier: &Value) {

@@ -9,9 +9,11 @@ use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use terrace_cache::units::ByteSize;
+use terrace_catalog::Selector;
 use tonic::Streaming;
 
-use super::{Failure, Global};
+use super::{Failure, Global, nodes};
+use crate::catalog::place::CatalogArgs;
 use crate::control::proto::{
     EvictRequest, MaterializeRequest, PinRequest, Tier, WarmProgress, WarmRequest,
 };
@@ -43,6 +45,17 @@ pub(crate) struct What {
 pub(crate) struct WarmArgs {
     #[command(flatten)]
     what: What,
+    /// On these nodes of the catalog's, or on `all` that mount it; needs a selector [default: on this
+    /// machine]
+    #[arg(
+        long,
+        value_name = "NODE",
+        value_delimiter = ',',
+        conflicts_with = "hot"
+    )]
+    nodes: Vec<String>,
+    #[command(flatten)]
+    catalog: CatalogArgs,
     /// Where to
     #[arg(long, default_value = "hot")]
     tier: TierArg,
@@ -87,6 +100,9 @@ pub(crate) struct MaterializeArgs {
 }
 
 pub(crate) fn warm(args: &WarmArgs, global: &Global) -> Result<(), Failure> {
+    if !args.nodes.is_empty() {
+        return Ok(on_nodes(args, global)?);
+    }
     let base = global.run_base();
     let (node, target) = instance::locate(&base, args.what.hot.as_deref(), &args.what.what)?;
     let tier = match args.tier {
@@ -127,6 +143,27 @@ pub(crate) fn warm(args: &WarmArgs, global: &Global) -> Result<(), Failure> {
         println!("warming in the background; see terrace status");
     }
     failed(&last, &args.what.what)
+}
+
+/// Through the catalog, on other machines too.
+fn on_nodes(args: &WarmArgs, global: &Global) -> Result<()> {
+    let what = &args.what.what;
+    let selector: Selector = what.parse().with_context(|| {
+        format!("warm {what}: with --nodes, name a version such as ads.clicks@v12")
+    })?;
+    let client = args.catalog.client(&global.run_base())?;
+    let wanted = nodes::Wanted {
+        selector: &selector,
+        nodes: &args.nodes,
+        tier: match args.tier {
+            TierArg::Hot => "hot",
+            TierArg::Warm => "warm",
+        },
+        pin: args.pin,
+        wait: args.wait || args.json,
+        json: args.json,
+    };
+    client::runtime()?.block_on(nodes::warm(&client, &wanted))
 }
 
 pub(crate) fn materialize(args: &MaterializeArgs, global: &Global) -> Result<(), Failure> {

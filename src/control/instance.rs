@@ -107,7 +107,10 @@ fn in_catalog(base: &Path, hot: Option<&Path>, selector: &Selector) -> Result<(R
         });
         return Ok((run, Target { kind: Some(kind) }));
     }
-    bail!("find {selector}: no node here shows the tables; terrace mount catalog: DIR first")
+    bail!(
+        "find {selector}: no node here shows the tables; terrace mount catalog: DIR first, \
+         or name other nodes with --nodes"
+    )
 }
 
 fn mountpoints(run: &RunDir) -> Result<Vec<PathBuf>> {

@@ -1,9 +1,11 @@
 //! Long work on many objects: warming up with honest progress.
 //!
-//! Progress is counted in bytes that are at rest in the tier; totals grow while the listing runs and
+//! Progress is counted in bytes that are at rest in the tier, those of files that are still on their way
+//! included; totals grow while the listing runs and
 //! are final when `listed` is set, and the job is `finished` only after the last file. At most
 //! [`FILES_AT_ONCE`] files are on their way; the fill engine bounds their bytes.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +13,7 @@ use futures::StreamExt;
 use terrace_cache::Source;
 use terrace_cache::fill::Object;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinError, JoinSet};
 use tonic::Status;
 
 use super::proto::WarmProgress;
@@ -27,21 +29,22 @@ const REPORT_EVERY: Duration = Duration::from_millis(250);
 
 /// What to do with each file.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Plan {
+pub(crate) struct Plan {
     /// Exempt from eviction once filled.
-    pub(super) pin: bool,
+    pub(crate) pin: bool,
     /// Into the warm tier only.
-    pub(super) warm_only: bool,
+    pub(crate) warm_only: bool,
 }
 
 /// Progress as a client sees it.
 pub(crate) type Reports = mpsc::Sender<Result<WarmProgress, Status>>;
 
 /// Fills every object of `found`. Ends early when `reports` is given and its client has gone.
-pub(super) async fn warm(node: Arc<Node>, mut found: Found, plan: Plan, reports: Option<Reports>) {
+pub(crate) async fn warm(node: Arc<Node>, mut found: Found, plan: Plan, reports: Option<Reports>) {
     let mut job = Job {
         progress: WarmProgress::default(),
         running: JoinSet::new(),
+        coming: HashMap::new(),
         to_pin: Vec::new(),
     };
     let mut tick = tokio::time::interval(REPORT_EVERY);
@@ -54,8 +57,8 @@ pub(super) async fn warm(node: Arc<Node>, mut found: Found, plan: Plan, reports:
                 Some(Err(error)) => job.fail(error),
                 None => listed = true,
             },
-            Some(done) = job.running.join_next(), if !job.running.is_empty() => match done {
-                Ok(Ok(object)) => {
+            Some(done) = job.running.join_next_with_id(), if !job.running.is_empty() => match job.landed(done) {
+                Ok(object) => {
                     job.progress.files_done += 1;
                     job.progress.bytes_done += object.id().size();
                     if plan.pin && !plan.warm_only {
@@ -65,8 +68,7 @@ pub(super) async fn warm(node: Arc<Node>, mut found: Found, plan: Plan, reports:
                         job.pin(&node).await;
                     }
                 }
-                Ok(Err(error)) => job.fail(error),
-                Err(error) => job.fail(error.to_string()),
+                Err(error) => job.fail(error),
             },
             _ = tick.tick() => {
                 job.pin(&node).await;
@@ -76,7 +78,7 @@ pub(super) async fn warm(node: Arc<Node>, mut found: Found, plan: Plan, reports:
                         return;
                     }
                     // A slow client misses a report, never blocks the job.
-                    reports.try_send(Ok(job.progress.clone())).ok();
+                    reports.try_send(Ok(job.so_far())).ok();
                 }
             }
         }
@@ -92,6 +94,8 @@ pub(super) async fn warm(node: Arc<Node>, mut found: Found, plan: Plan, reports:
 struct Job {
     progress: WarmProgress,
     running: JoinSet<Result<Arc<Object>, String>>,
+    /// Files on their way into the hot tier, by their task.
+    coming: HashMap<Id, Arc<Object>>,
     /// Filled and not pinned yet; not evicted, as they are held here.
     to_pin: Vec<Arc<Object>>,
 }
@@ -101,7 +105,8 @@ impl Job {
         self.progress.files_total += 1;
         self.progress.bytes_total += object.id().size();
         let source = Arc::clone(&found.source);
-        self.running.spawn(async move {
+        let coming = (!plan.warm_only).then(|| Arc::clone(&object));
+        let task = self.running.spawn(async move {
             if plan.warm_only {
                 fill_warm(&object, &source).await?;
             } else {
@@ -109,6 +114,28 @@ impl Job {
             }
             Ok(object)
         });
+        self.coming.extend(coming.map(|object| (task.id(), object)));
+    }
+
+    /// What became of a file, which is on its way no more.
+    fn landed(
+        &mut self,
+        done: Result<(Id, Result<Arc<Object>, String>), JoinError>,
+    ) -> Result<Arc<Object>, String> {
+        let id = match &done {
+            Ok((id, _)) => *id,
+            Err(error) => error.id(),
+        };
+        self.coming.remove(&id);
+        done.map_err(|error| error.to_string())?.1
+    }
+
+    /// Progress with what is there of the files on their way.
+    fn so_far(&self) -> WarmProgress {
+        let coming = self.coming.values().map(|object| object.progress().0);
+        let mut progress = self.progress.clone();
+        progress.bytes_done += coming.sum::<u64>();
+        progress
     }
 
     /// Pins what waits for it.

@@ -8,7 +8,7 @@
 
 pub(crate) mod client;
 pub(crate) mod instance;
-mod jobs;
+pub(crate) mod jobs;
 pub(crate) mod server;
 mod status;
 pub(crate) mod target;

@@ -36,6 +36,7 @@ pub(super) fn document(node: &Arc<Node>) -> Value {
         "mounts": node.mounts().iter().map(|mount| describe(mount)).collect::<Vec<_>>(),
         "tiers": tiers,
         "slow": slow,
+        "reporting": node.reporting().document(),
         "fill": {
             "in_flight_bytes": stats.in_flight_bytes, "fetched_bytes": stats.fetched_bytes,
             "parts": stats.parts, "parts_failed": stats.parts_failed,

@@ -21,27 +21,27 @@ const AHEAD: usize = 1024;
 const PAGE: usize = 1024;
 
 /// Objects to work on and where their bytes come from.
-pub(super) struct Found {
+pub(crate) struct Found {
     /// Where bytes come from.
-    pub(super) source: Arc<dyn Source>,
+    pub(crate) source: Arc<dyn Source>,
     /// Whether a warm tier stands before the store.
-    pub(super) has_warm: bool,
+    pub(crate) has_warm: bool,
     /// Whose budget they use.
-    pub(super) dataset: DatasetKey,
+    pub(crate) dataset: DatasetKey,
     /// The objects; ends after the first error.
-    pub(super) objects: mpsc::Receiver<Result<ObjectId, String>>,
+    pub(crate) objects: mpsc::Receiver<Result<ObjectId, String>>,
 }
 
 impl Found {
     /// The next object as the cache knows it.
-    pub(super) async fn next(&mut self, node: &Node) -> Option<Result<Arc<Object>, String>> {
+    pub(crate) async fn next(&mut self, node: &Node) -> Option<Result<Arc<Object>, String>> {
         let id = self.objects.recv().await?;
         Some(id.map(|id| node.cache().object(&id, &self.source, &self.dataset)))
     }
 }
 
 /// Starts the walk of a target. Errors: no such mount, path, or an unreachable store.
-pub(super) async fn find(node: &Arc<Node>, target: Option<proto::Target>) -> Result<Found, Status> {
+pub(crate) async fn find(node: &Arc<Node>, target: Option<proto::Target>) -> Result<Found, Status> {
     match target.and_then(|target| target.kind) {
         Some(Named::Mount(path)) => in_mount(node, &path).await,
         Some(Named::Source(source)) => in_store(node, source).await,

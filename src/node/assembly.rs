@@ -27,6 +27,7 @@ use tokio_util::task::TaskTracker;
 use super::below::Below;
 use super::config::NodeConfig;
 use super::options::MountOptions;
+use super::report::Reporting;
 use super::sources::{Reached, Sources};
 use super::stores::Stores;
 
@@ -61,6 +62,7 @@ pub(crate) struct Node {
     tasks: TaskTracker,
     mounts: Mutex<BTreeMap<String, Arc<Mounted>>>,
     started: Instant,
+    reporting: Arc<Reporting>,
 }
 
 impl Node {
@@ -81,6 +83,7 @@ impl Node {
             tasks: TaskTracker::new(),
             mounts: Mutex::default(),
             started: Instant::now(),
+            reporting: Arc::default(),
         }))
     }
 
@@ -147,6 +150,11 @@ impl Node {
     /// Stores and name spaces.
     pub(crate) fn sources(&self) -> &Sources {
         &self.sources
+    }
+
+    /// What became of the reports to catalogs.
+    pub(crate) fn reporting(&self) -> Arc<Reporting> {
+        Arc::clone(&self.reporting)
     }
 
     /// Forgets a mount that was removed.

@@ -15,6 +15,7 @@ use terrace_cache::store::StoreConfig;
 use terrace_cache::units::{ByteSize, Span};
 use terrace_cache::warm::WarmConfig;
 use terrace_catalog::access::identity::IdentityConfig;
+use terrace_catalog::nodes::NodeName;
 
 /// The configuration file.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -112,6 +113,10 @@ pub(crate) struct NodeSection {
     /// Without a worker for so long, connections are aborted so that nothing hangs for ever.
     /// Default: 1m.
     pub(crate) abort_after: Span,
+    /// What the node is called in catalogs; every node has a name of its own. Default: the host name.
+    pub(crate) name: Option<String>,
+    /// How often the node says what it has to the catalogs of its mounts. Default: 5s.
+    pub(crate) report_every: Span,
 }
 
 impl Default for NodeSection {
@@ -119,6 +124,8 @@ impl Default for NodeSection {
         Self {
             metrics: None,
             abort_after: Span(Duration::from_secs(60)),
+            name: None,
+            report_every: Span(Duration::from_secs(5)),
         }
     }
 }
@@ -181,6 +188,16 @@ impl Config {
             "node.abort_after is {}; at least 1s",
             self.node.abort_after
         );
+        // Catalogs take a node for gone after 30 s.
+        anyhow::ensure!(
+            (Duration::from_millis(100)..=Duration::from_secs(10))
+                .contains(&self.node.report_every.0),
+            "node.report_every is {}; allowed are 100ms to 10s",
+            self.node.report_every
+        );
+        if let Some(Err(error)) = self.node.name.as_ref().map(|name| name.parse::<NodeName>()) {
+            anyhow::bail!("node.name: {error}");
+        }
         Ok(())
     }
 }

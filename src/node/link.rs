@@ -177,6 +177,8 @@ impl Worker {
                 let page = metrics::serve(Arc::clone(&node), address, self.stop.clone());
                 self.tasks.spawn(page);
             }
+            let reports = super::report::run(Arc::clone(&node), self.stop.clone());
+            self.tasks.spawn(reports);
             self.stop.cancelled().await;
             self.tasks.close();
             if tokio::time::timeout(SHUTDOWN_LIMIT, node.shutdown())

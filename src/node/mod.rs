@@ -10,6 +10,8 @@ pub(crate) mod link;
 pub(crate) mod names;
 pub(crate) mod options;
 pub(crate) mod priority;
+pub(crate) mod report;
+pub(crate) mod residency;
 pub(crate) mod router;
 pub(crate) mod sources;
 pub(crate) mod stores;

@@ -92,6 +92,13 @@ enum Verb {
         #[command(flatten)]
         output: Output,
     },
+    /// Say which nodes have how much of a dataset near, and who holds which version
+    Heat {
+        /// namespace.table
+        dataset: DatasetName,
+        #[command(flatten)]
+        output: Output,
+    },
     /// Remove a dataset, a model or a version, in two steps: the first marks it and shows what would
     /// go; the second, with the token of the first and after a delay, removes it
     Delete(remove::DeleteArgs),
@@ -158,6 +165,7 @@ async fn act(client: &CatalogClient, verb: &Verb) -> Result<()> {
             Ok(())
         }
         Verb::Diff { from, to, output } => diff(client, from, to, *output).await,
+        Verb::Heat { dataset, output } => super::nodes::heat(client, dataset, output.json).await,
         Verb::Delete(args) => remove::delete(client, args).await,
     }
 }

@@ -1,0 +1,41 @@
+//! How much of a version is in the hot tier, counted file by file.
+//!
+//! The tier knows objects by their digests and nothing of versions, so a count asks it about each file
+//! of the version: about a microsecond and a half a file, from memory alone.
+
+use terrace_cache::hot::{HotTier, Residency};
+use terrace_fuse::namespace::{Ino, Namespace as _};
+use terrace_fuse::snapshot::Snapshot;
+
+/// What is there of a version.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Present {
+    /// Files of which every byte is there and synced.
+    pub(crate) complete_files: u64,
+    /// Bytes of those files.
+    pub(crate) complete_bytes: u64,
+    /// Bytes of all blocks that are there.
+    pub(crate) present_bytes: u64,
+}
+
+/// Counts. Blocking, for as long as the module text says.
+pub(crate) fn count(snapshot: &Snapshot, hot: &HotTier) -> Present {
+    let mut present = Present::default();
+    for ino in (1..=snapshot.entries()).map(Ino) {
+        let Ok(object) = snapshot.object(ino) else {
+            continue;
+        };
+        match hot.peek(&object.digest()) {
+            Some(Residency::Complete) => {
+                present.complete_files += 1;
+                present.complete_bytes += object.size();
+                present.present_bytes += object.size();
+            }
+            Some(Residency::Partial { present_bytes }) => {
+                present.present_bytes += present_bytes.min(object.size());
+            }
+            None => {}
+        }
+    }
+    present
+}
