@@ -8,6 +8,9 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+/// A port that nobody has.
+const ANY_PORT: &str = "127.0.0.1:0";
+
 /// No answer takes longer, however busy the machine is.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -37,7 +40,7 @@ impl Served {
     pub(crate) fn prepared(more: impl FnOnce(&Path) -> Vec<String>) -> Self {
         let root = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let more = more(root.path());
-        let (process, url) = spawn(&root, &more);
+        let (process, url) = spawn(&root, ANY_PORT, &more);
         Self {
             root,
             process,
@@ -79,10 +82,11 @@ impl Served {
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
     }
 
-    /// Starts it again over the same data.
+    /// Starts it again over the same data, at the same address.
     pub(crate) fn restart(&mut self) {
         self.process.wait().unwrap();
-        (self.process, self.url) = spawn(&self.root, &self.more);
+        let (_, address) = self.url.split_once("://").unwrap();
+        (self.process, self.url) = spawn(&self.root, address, &self.more);
     }
 
     /// Commands send this token from now on; none when it is empty.
@@ -96,21 +100,21 @@ impl Served {
 
     /// Runs `terrace ...` against this catalog; what it printed.
     pub(crate) fn succeed(&self, words: &[&str]) -> String {
-        let (status, out, err) = self.terrace(words);
+        let (status, out, err) = self.run(words);
         assert_eq!(status, 0, "terrace {words:?}: {err}");
         out
     }
 
     /// Runs `terrace ...` that must fail; status and what it said.
     pub(crate) fn fail(&self, words: &[&str]) -> (i32, String) {
-        let (status, out, err) = self.terrace(words);
+        let (status, out, err) = self.run(words);
         assert_ne!(status, 0, "terrace {words:?} succeeded: {out}");
         (status, err)
     }
 
     /// Runs `terrace ...`, whatever comes of it; its status.
     pub(crate) fn try_run(&self, words: &[&str]) -> i32 {
-        self.terrace(words).0
+        self.run(words).0
     }
 
     /// The same catalog, asked with another token.
@@ -127,7 +131,8 @@ impl Served {
         std::mem::replace(&mut self.root, empty)
     }
 
-    fn terrace(&self, words: &[&str]) -> (i32, String, String) {
+    /// Runs `terrace ...`; status, what it printed, and what it said when it failed.
+    pub(crate) fn run(&self, words: &[&str]) -> (i32, String, String) {
         let output = self.command(words).output().unwrap();
         (
             output.status.code().unwrap(),
@@ -187,7 +192,7 @@ impl Drop for Served {
 }
 
 /// Starts a catalog and reads its address from what it prints.
-fn spawn(root: &TempDir, more: &[String]) -> (Child, String) {
+fn spawn(root: &TempDir, listen: &str, more: &[String]) -> (Child, String) {
     let log = std::fs::OpenOptions::new()
         .create(true)
         .append(true)
@@ -197,7 +202,7 @@ fn spawn(root: &TempDir, more: &[String]) -> (Child, String) {
     let listen: &[&str] = if own {
         &[]
     } else {
-        &["--listen", "127.0.0.1:0"]
+        &["--listen", listen]
     };
     let mut process = Command::new(env!("CARGO_BIN_EXE_terrace"))
         .args(["catalog", "serve", "--data"])

@@ -17,6 +17,7 @@ mod demo;
 mod discovery;
 mod life;
 mod models;
+mod nodes;
 mod refusals;
 mod soak;
 mod sql;

@@ -1,0 +1,251 @@
+//! Two nodes and a real catalog: versions are warmed through reports, over the death of a worker and of
+//! the catalog, and nobody says "complete" before it is.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::served::Served;
+use crate::support::data::noise;
+use crate::support::need_mount;
+use crate::support::node::Node;
+
+const MIB: usize = 1 << 20;
+/// Files of a table, each of this length and a little more.
+const FILES: u64 = 20;
+/// Bytes a second that a node fetches: slow enough to be killed in the middle of it.
+const BANDWIDTH: &str = "3MiB";
+/// Longest time for anything, on a machine that does other things too.
+const PATIENCE: Duration = Duration::from_secs(100);
+
+struct World {
+    served: Served,
+    nodes: Vec<Node>,
+    mounts: Vec<PathBuf>,
+    place: PathBuf,
+}
+
+impl World {
+    /// A catalog that watches a directory, and nodes that mount everything under names of their own.
+    fn new(names: &[&str]) -> Self {
+        let served = Served::start();
+        let place = served.scratch("lake");
+        fs::create_dir(&place).unwrap();
+        let mut world = Self {
+            served,
+            nodes: Vec::new(),
+            mounts: Vec::new(),
+            place,
+        };
+        for name in names {
+            let node = Node::patient(3 * PATIENCE);
+            let config = node.scratch("settings").join("config.toml");
+            let text = format!(
+                "[cache.store]\nbandwidth = \"{BANDWIDTH}\"\n\
+                 [node]\nname = \"{name}\"\nreport_every = \"200ms\"\n"
+            );
+            fs::write(&config, text).unwrap();
+            let (url, token) = (world.served.url().to_owned(), world.served.token_file());
+            let options = ["--catalog", &url, "--token-file", token.to_str().unwrap()];
+            let config = ["--config", config.to_str().unwrap()];
+            let mount = node.mount("catalog:", &[options.as_slice(), &config].concat());
+            world.mounts.push(mount);
+            world.nodes.push(node);
+        }
+        let url = format!("file://{}", world.place.display());
+        world.served.succeed(&["sync", "add", &url]);
+        world
+    }
+
+    /// Writes a table and waits until it is a version.
+    fn publish(&self, table: &str) -> u64 {
+        let directory = self.place.join(format!("ads.db/{table}"));
+        fs::create_dir_all(&directory).unwrap();
+        let mut bytes = 0;
+        for number in 0..FILES {
+            let length = MIB + 1000 * number as usize;
+            fs::write(directory.join(file(number)), noise(number, length)).unwrap();
+            bytes += length as u64;
+        }
+        let began = Instant::now();
+        loop {
+            // Newer than the files, also on a file system whose clock is coarse.
+            fs::write(directory.join("_SUCCESS"), b"").unwrap();
+            let list = self.json(&["dataset", "list", "--json"]);
+            let all = list.as_array().unwrap();
+            let name = format!("ads.{table}");
+            if all
+                .iter()
+                .any(|one| one["name"] == name.as_str() && one["latest"] == 1)
+            {
+                return bytes;
+            }
+            assert!(
+                began.elapsed() < PATIENCE,
+                "{table} is not published: {list}"
+            );
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    fn json(&self, words: &[&str]) -> Value {
+        serde_json::from_str(&self.served.succeed(words)).unwrap()
+    }
+
+    fn job(&self, id: &str) -> Value {
+        let path = ["catalog", "jobs", id, "--json"];
+        let (_, out, _) = self.served.run(&path);
+        serde_json::from_str(&out).unwrap()
+    }
+
+    /// Looks at something until it is so.
+    fn eventually(&self, what: &str, mut done: impl FnMut() -> bool) {
+        let began = Instant::now();
+        while !done() {
+            assert!(
+                began.elapsed() < PATIENCE,
+                "{what}: not within {PATIENCE:?}"
+            );
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
+fn file(number: u64) -> String {
+    format!("part-{number:02}.bin")
+}
+
+/// Bytes of a version that the node itself counts as hot.
+fn hot_bytes(mount: &std::path::Path, version: &str) -> u64 {
+    let usage = fs::read_to_string(mount.join(version).join(".terrace/usage")).unwrap();
+    let line = usage
+        .lines()
+        .find_map(|line| line.strip_prefix("hot_bytes "));
+    line.unwrap().parse().unwrap()
+}
+
+fn number(value: &Value) -> u64 {
+    value
+        .as_u64()
+        .unwrap_or_else(|| panic!("{value} is no number"))
+}
+
+// SEMANTICS S35: a job is complete when every byte is there, also when a worker and the catalog die in
+// the middle of it.
+#[test]
+fn a_version_is_warmed_on_every_node_through_kills() {
+    need_mount!("a_version_is_warmed_on_every_node_through_kills");
+    let mut world = World::new(&["n1", "n2"]);
+    let bytes = world.publish("clicks");
+    world.eventually("both nodes to report", || {
+        let nodes = world.json(&["catalog", "nodes", "--json"]);
+        let fresh = nodes.as_array().unwrap().iter();
+        fresh.filter(|node| node["fresh"] == true).count() == 2
+    });
+    let said = world
+        .served
+        .succeed(&["warm", "ads.clicks", "--nodes", "all"]);
+    let id = said.split([' ', ':']).nth(1).unwrap().to_owned();
+    let (mut worker_killed, mut catalog_killed) = (false, false);
+    let began = Instant::now();
+    let job = loop {
+        assert!(began.elapsed() < PATIENCE, "not warm: {}", world.job(&id));
+        let job = world.job(&id);
+        assert_eq!(number(&job["total_bytes"]), 2 * bytes);
+        let (state, percent) = (
+            job["state"].as_str().unwrap(),
+            job["percent"].as_f64().unwrap(),
+        );
+        if state == "done" {
+            break job;
+        }
+        assert!(
+            percent < 100.0 && ["waiting", "running"].contains(&state),
+            "{job}"
+        );
+        let first = number(&job["nodes"][0]["done_bytes"]);
+        if !worker_killed && first > bytes / 10 {
+            assert!(first < bytes, "too late to kill: {job}");
+            world.nodes[0].kill_worker();
+            worker_killed = true;
+        } else if worker_killed && !catalog_killed && percent > 40.0 {
+            world.served.kill();
+            world.served.restart();
+            catalog_killed = true;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    assert!(worker_killed && catalog_killed, "a fault never came: {job}");
+    assert_eq!(job["percent"], 100.0);
+    for mount in &world.mounts {
+        assert_eq!(
+            hot_bytes(mount, "ads/clicks@v1"),
+            bytes,
+            "{}",
+            mount.display()
+        );
+        let read = fs::read(mount.join("ads/clicks@v1").join(file(3))).unwrap();
+        assert!(read == noise(3, MIB + 3000));
+    }
+    world.eventually("the heat of both nodes", || {
+        let heat = world.json(&["dataset", "heat", "ads.clicks", "--json"]);
+        let items = heat["items"].as_array().unwrap();
+        let hot = items.iter().filter(|item| item["tiers"]["hot"] == bytes);
+        hot.count() == 2
+    });
+    let heat = fs::read(world.mounts[1].join("ads/clicks/.terrace/heat.json")).unwrap();
+    let heat: Value = serde_json::from_slice(&heat).unwrap();
+    assert_eq!(heat["dataset"], "ads.clicks");
+    let table = world.served.succeed(&["dataset", "heat", "ads.clicks"]);
+    assert!(table.contains("n1") && table.contains("(100%)"), "{table}");
+    let status = world.nodes[0].status();
+    assert_eq!(status["reporting"][0]["node"], "n1", "{status}");
+}
+
+// A version that a job reads must not be removed under it, and one that nobody reads must not stay for
+// ever.
+#[test]
+fn what_is_open_on_a_node_is_held() {
+    need_mount!("what_is_open_on_a_node_is_held");
+    let world = World::new(&["n1"]);
+    world.publish("views");
+    let holds = || {
+        let heat = world.json(&["dataset", "heat", "ads.views", "--json"]);
+        heat["holds"].as_array().unwrap().clone()
+    };
+    let open = fs::File::open(world.mounts[0].join("ads/views@v1").join(file(0))).unwrap();
+    world.eventually("the hold", || {
+        holds()
+            .iter()
+            .any(|hold| hold["holder"] == "mount:n1" && hold["version"] == 1)
+    });
+    drop(open);
+    world.eventually("the end of the hold", || holds().is_empty());
+}
+
+// A byte that cannot be had must be said with its reason, not counted as warm.
+#[test]
+fn a_file_that_is_gone_fails_the_job() {
+    need_mount!("a_file_that_is_gone_fails_the_job");
+    let world = World::new(&["n1"]);
+    world.publish("lost");
+    fs::remove_file(world.place.join("ads.db/lost").join(file(7))).unwrap();
+    let warm = ["warm", "ads.lost@v1", "--nodes", "n1", "--wait"];
+    let (status, error) = world.served.fail(&warm);
+    assert_eq!(status, 1);
+    assert!(
+        error.contains("n1") && error.contains("1 of 20 files"),
+        "{error}"
+    );
+    assert_eq!(error.trim_end().lines().count(), 1, "{error}");
+    let jobs = world.json(&["catalog", "jobs", "--dataset", "ads.lost", "--json"]);
+    assert_eq!(jobs[0]["state"], "failed");
+    assert!(jobs[0]["percent"].as_f64().unwrap() < 100.0);
+    // A node that is not there keeps a job waiting; it can be cancelled.
+    let said = world.served.succeed(&["warm", "ads.lost", "--nodes", "n9"]);
+    let id = said.split([' ', ':']).nth(1).unwrap().to_owned();
+    world.served.succeed(&["catalog", "jobs", &id, "--cancel"]);
+    assert_eq!(world.job(&id)["state"], "cancelled");
+}
