@@ -1,7 +1,7 @@
 //! How much of a version is in the hot tier, counted file by file.
 //!
 //! The tier knows objects by their digests and nothing of versions, so a count asks it about each file
-//! of the version: about a microsecond and a half a file, from memory alone.
+//! of the version, from memory alone.
 
 use terrace_cache::hot::{HotTier, Residency};
 use terrace_fuse::namespace::{Ino, Namespace as _};
@@ -18,7 +18,7 @@ pub(crate) struct Present {
     pub(crate) present_bytes: u64,
 }
 
-/// Counts. Blocking, for as long as the module text says.
+/// Counts. Blocking: milliseconds for a thousand files, seconds for millions.
 pub(crate) fn count(snapshot: &Snapshot, hot: &HotTier) -> Present {
     let mut present = Present::default();
     for ino in (1..=snapshot.entries()).map(Ino) {

@@ -30,6 +30,11 @@ struct World {
 impl World {
     /// A catalog that watches a directory, and nodes that mount everything under names of their own.
     fn new(names: &[&str]) -> Self {
+        Self::with_warm(names, false)
+    }
+
+    /// The same; with a directory that all nodes share as their warm tier.
+    fn with_warm(names: &[&str], warm: bool) -> Self {
         let served = Served::start();
         let place = served.scratch("lake");
         fs::create_dir(&place).unwrap();
@@ -50,7 +55,13 @@ impl World {
             let (url, token) = (world.served.url().to_owned(), world.served.token_file());
             let options = ["--catalog", &url, "--token-file", token.to_str().unwrap()];
             let config = ["--config", config.to_str().unwrap()];
-            let mount = node.mount("catalog:", &[options.as_slice(), &config].concat());
+            let shared = world.served.scratch("shared");
+            let mut options = [options.as_slice(), &config].concat();
+            if warm {
+                fs::create_dir_all(&shared).unwrap();
+                options.extend(["--warm", shared.to_str().unwrap()]);
+            }
+            let mount = node.mount("catalog:", &options);
             world.mounts.push(mount);
             world.nodes.push(node);
         }
@@ -92,6 +103,12 @@ impl World {
 
     fn json(&self, words: &[&str]) -> Value {
         serde_json::from_str(&self.served.succeed(words)).unwrap()
+    }
+
+    fn fresh_nodes(&self) -> usize {
+        let nodes = self.json(&["catalog", "nodes", "--json"]);
+        let fresh = nodes.as_array().unwrap().iter();
+        fresh.filter(|node| node["fresh"] == true).count()
     }
 
     fn job(&self, id: &str) -> Value {
@@ -139,11 +156,7 @@ fn a_version_is_warmed_on_every_node_through_kills() {
     need_mount!("a_version_is_warmed_on_every_node_through_kills");
     let mut world = World::new(&["n1", "n2"]);
     let bytes = world.publish("clicks");
-    world.eventually("both nodes to report", || {
-        let nodes = world.json(&["catalog", "nodes", "--json"]);
-        let fresh = nodes.as_array().unwrap().iter();
-        fresh.filter(|node| node["fresh"] == true).count() == 2
-    });
+    world.eventually("both nodes to report", || world.fresh_nodes() == 2);
     let said = world
         .served
         .succeed(&["warm", "ads.clicks", "--nodes", "all"]);
@@ -223,6 +236,42 @@ fn what_is_open_on_a_node_is_held() {
     });
     drop(open);
     world.eventually("the end of the hold", || holds().is_empty());
+}
+
+// Copies that everybody shares are made by one node, and said to be there when they are.
+#[test]
+fn the_shared_copy_is_made_once() {
+    need_mount!("the_shared_copy_is_made_once");
+    let world = World::with_warm(&["n1", "n2"], true);
+    let bytes = world.publish("shared");
+    world.eventually("both nodes to report", || world.fresh_nodes() == 2);
+    let words = [
+        "warm",
+        "ads.shared",
+        "--nodes",
+        "all",
+        "--tier",
+        "warm",
+        "--json",
+    ];
+    let job = world.json(&words);
+    assert_eq!(
+        (&job["state"], job["nodes"].as_array().unwrap().len()),
+        (&"done".into(), 1)
+    );
+    let copies = world.served.scratch("shared/objects");
+    let shards = fs::read_dir(copies).unwrap().flatten();
+    let files = shards.flat_map(|shard| fs::read_dir(shard.path()).unwrap().flatten());
+    let data = files.filter(|file| file.file_name().len() == 64);
+    let there: u64 = data.map(|file| file.metadata().unwrap().len()).sum();
+    assert_eq!(there, bytes);
+    world.eventually("the count of the copies", || {
+        let heat = world.json(&["dataset", "heat", "ads.shared", "--json"]);
+        let items = heat["items"].as_array().unwrap().clone();
+        items
+            .iter()
+            .any(|item| item["tiers"]["warm"] == bytes && item["tiers"]["hot"] == 0)
+    });
 }
 
 // A byte that cannot be had must be said with its reason, not counted as warm.

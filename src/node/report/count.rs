@@ -90,6 +90,13 @@ impl Counter {
         self.refresh_warm(node, versions).await;
     }
 
+    /// Counts copies in the warm tier anew, one version after the other: many may have come.
+    pub(super) fn expire_warm(&mut self) {
+        for known in self.known.values_mut() {
+            known.warm_at = None;
+        }
+    }
+
     async fn refresh_warm(&mut self, node: &Arc<Node>, versions: &[Local]) {
         if let Some((manifest, counting)) = self.warm.take() {
             if !counting.is_finished() {

@@ -54,6 +54,11 @@ impl Held {
         }
     }
 
+    /// Notes that copies in the warm tier may have come.
+    pub(super) fn expire_warm(&mut self) {
+        self.counter.expire_warm();
+    }
+
     /// The hot tier, and the warm one where a mount has it.
     pub(super) fn tiers(&self, mounts: &[Arc<Mounted>]) -> Vec<TierItem> {
         let has_warm = mounts.iter().any(|mount| mount.has_warm);

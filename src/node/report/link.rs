@@ -77,7 +77,10 @@ pub(super) async fn run(node: Arc<Node>, catalog: String, identity: Identity) {
         tokio::select! {
             () = pausing => {}
             // Who has no answer is left alone for the whole pause.
-            () = link.works.changed(), if at_once => tokio::time::sleep(CLOSEST).await,
+            () = link.works.changed(), if at_once => {
+                link.held.expire_warm();
+                tokio::time::sleep(CLOSEST).await;
+            }
         }
     }
 }
