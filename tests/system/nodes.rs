@@ -80,25 +80,21 @@ impl World {
             fs::write(directory.join(file(number)), noise(number, length)).unwrap();
             bytes += length as u64;
         }
-        let began = Instant::now();
-        loop {
+        self.complete(table, 1);
+        bytes
+    }
+
+    /// Says that a table is written, until it has this version.
+    fn complete(&self, table: &str, version: u64) {
+        let name = format!("ads.{table}");
+        self.eventually("the version", || {
             // Newer than the files, also on a file system whose clock is coarse.
-            fs::write(directory.join("_SUCCESS"), b"").unwrap();
+            let marker = self.place.join(format!("ads.db/{table}/_SUCCESS"));
+            fs::write(marker, b"").unwrap();
             let list = self.json(&["dataset", "list", "--json"]);
-            let all = list.as_array().unwrap();
-            let name = format!("ads.{table}");
-            if all
-                .iter()
-                .any(|one| one["name"] == name.as_str() && one["latest"] == 1)
-            {
-                return bytes;
-            }
-            assert!(
-                began.elapsed() < PATIENCE,
-                "{table} is not published: {list}"
-            );
-            std::thread::sleep(Duration::from_millis(200));
-        }
+            let mut all = list.as_array().unwrap().iter();
+            all.any(|one| one["name"] == name.as_str() && one["latest"] == version)
+        });
     }
 
     fn json(&self, words: &[&str]) -> Value {
@@ -272,6 +268,45 @@ fn the_shared_copy_is_made_once() {
             .iter()
             .any(|item| item["tiers"]["warm"] == bytes && item["tiers"]["hot"] == 0)
     });
+}
+
+// Without it a descriptor's wish would be a wish, or each of its versions would stay pinned for ever.
+#[test]
+fn new_versions_are_warmed_and_pinned_as_the_descriptor_says() {
+    need_mount!("new_versions_are_warmed_and_pinned_as_the_descriptor_says");
+    let world = World::new(&["n1"]);
+    world.publish("daily");
+    let shown = world.json(&["dataset", "show", "ads.daily", "--json"]);
+    let mut descriptor = shown["dataset"]["descriptor"].clone();
+    descriptor["spec"]["warm"] = serde_json::json!({"tier": "full", "pin": true});
+    let path = world.served.scratch("daily.json");
+    fs::write(&path, descriptor.to_string()).unwrap();
+    world
+        .served
+        .succeed(&["dataset", "register", "-f", path.to_str().unwrap()]);
+    world.eventually("the node to report", || world.fresh_nodes() == 1);
+    let warmed = |version: u64| {
+        world.complete("daily", version);
+        world.eventually("the job of the version", || {
+            let jobs = world.json(&["catalog", "jobs", "--dataset", "ads.daily", "--json"]);
+            let mut jobs = jobs.as_array().unwrap().iter();
+            jobs.any(|job| job["version"] == version && job["state"] == "done")
+        });
+    };
+    let table = world.place.join("ads.db/daily");
+    fs::write(table.join(file(90)), noise(90, MIB)).unwrap();
+    warmed(2);
+    let kept = world.nodes[0].succeed(&["evict", "ads.daily@v2"]);
+    assert!(kept.contains("kept 21 pinned"), "{kept}");
+    fs::write(table.join(file(90)), noise(91, MIB)).unwrap();
+    warmed(3);
+    let kept = world.nodes[0].succeed(&["evict", "ads.daily@v2"]);
+    assert!(
+        kept.contains("dropped 1 files") && kept.contains("kept 20 pinned"),
+        "{kept}"
+    );
+    let kept = world.nodes[0].succeed(&["evict", "ads.daily@v3"]);
+    assert!(kept.contains("kept 21 pinned"), "{kept}");
 }
 
 // A byte that cannot be had must be said with its reason, not counted as warm.

@@ -159,6 +159,7 @@ pub(super) async fn report(
         version: job.version,
         tier: job.tier.as_str().to_owned(),
         pin: job.pin,
+        unpin_older: job.pin && job.cause == nodes::Cause::Policy,
         total_bytes: job.bytes,
     });
     Ok(Json(ReportAnswer {

@@ -159,7 +159,7 @@ async fn a_job_is_complete_when_every_node_has_every_byte() {
         .await
         .json();
     let expected = json!({"id": id, "dataset": "ads.clicks", "version": 2, "tier": "hot",
-        "pin": false, "total_bytes": 30});
+        "pin": false, "unpin_older": false, "total_bytes": 30});
     assert_eq!(orders["jobs"], json!([expected]));
     let steps = [
         ("n1", "running", 10, "running", 16.6),

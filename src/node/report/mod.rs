@@ -6,6 +6,7 @@
 //! held.rs   what there is to report: tiers, mounts, versions
 //! count.rs  how much of each version is near, without counting all the time
 //! work.rs   warm-up jobs on this node
+//! pins.rs   pins that move with the newest version
 //! ```
 //!
 //! Nothing that serves an application waits for a catalog here, and a catalog never connects to a node.
@@ -14,6 +15,7 @@
 mod count;
 mod held;
 mod link;
+mod pins;
 mod work;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -20,11 +20,14 @@ use std::time::Duration;
 use terrace_catalog::rest::wire::{JobOrder, JobReport};
 use terrace_fuse::ownership::Ownership;
 use terrace_fuse::snapshot::Snapshot;
+use terrace_fuse::tables::TableVersion;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::count::warm_bytes;
 use super::link::mounts_of;
+use super::pins;
+use crate::catalog::view;
 use crate::control::jobs::{self, Plan};
 use crate::control::proto::target::Kind;
 use crate::control::proto::{MountPath, Target, WarmProgress};
@@ -208,6 +211,11 @@ impl Job {
             let synced = synced.map_err(|error| error.to_string())?;
             synced.map_err(|error| format!("sync the hot tier: {error}"))?;
             there = self.count(&snapshot).await?.complete_bytes;
+            if there == total && self.order.unpin_older {
+                let hot = self.node.cache().hot();
+                pins::move_to(&snapshot, self.older()?, hot).await?;
+                there = self.count(&snapshot).await?.complete_bytes;
+            }
             self.progress.done.store(there, Relaxed);
             if there == total {
                 return Ok(());
@@ -218,6 +226,21 @@ impl Job {
             "{there} of {total} bytes stay in the hot tier, whose budget is {limit}; enlarge it \
              (--hot-size), or warm less"
         ))
+    }
+
+    /// Lists of files of older versions of the dataset, where this node has them.
+    fn older(&self) -> Result<Vec<PathBuf>, String> {
+        let Some(tree) = self.place()?.mounted.tree.clone() else {
+            return Ok(Vec::new());
+        };
+        let directory = view::directory(&self.node.config().cache.hot.dir);
+        let mut all = tree.local_versions(usize::MAX);
+        all.retain(|version| {
+            let same = version.dataset.as_str() == self.order.dataset;
+            same && version.number < self.order.version
+        });
+        let file = |version: &TableVersion| view::snapshot_file(&directory, &version.manifest);
+        Ok(all.iter().map(file).collect())
     }
 
     async fn warm(&self) -> Result<(), String> {

@@ -235,6 +235,8 @@ pub struct JobOrder {
     pub tier: String,
     /// Whether the bytes stay there.
     pub pin: bool,
+    /// Whether pins of older versions end when this one is near.
+    pub unpin_older: bool,
     /// Bytes that are to be there.
     pub total_bytes: u64,
 }
