@@ -15,8 +15,11 @@ use crate::support::node::Node;
 const MIB: usize = 1 << 20;
 /// Files of a table, each of this length and a little more.
 const FILES: u64 = 20;
-/// Bytes a second that a node fetches: slow enough to be killed in the middle of it.
-const BANDWIDTH: &str = "3MiB";
+/// Bytes a second that a node fetches: so slow that it is killed in the middle of it also where a
+/// command takes seconds.
+const SLOW: &str = "1MiB";
+/// No limit.
+const FAST: &str = "0B";
 /// Longest time for anything, on a machine that does other things too.
 const PATIENCE: Duration = Duration::from_secs(100);
 
@@ -29,12 +32,8 @@ struct World {
 
 impl World {
     /// A catalog that watches a directory, and nodes that mount everything under names of their own.
-    fn new(names: &[&str]) -> Self {
-        Self::with_warm(names, false)
-    }
-
-    /// The same; with a directory that all nodes share as their warm tier.
-    fn with_warm(names: &[&str], warm: bool) -> Self {
+    /// They fetch `bandwidth` a second; with `warm` they share a directory as their warm tier.
+    fn new(names: &[&str], bandwidth: &str, warm: bool) -> Self {
         let served = Served::start();
         let place = served.scratch("lake");
         fs::create_dir(&place).unwrap();
@@ -48,7 +47,7 @@ impl World {
             let node = Node::patient(3 * PATIENCE);
             let config = node.scratch("settings").join("config.toml");
             let text = format!(
-                "[cache.store]\nbandwidth = \"{BANDWIDTH}\"\n\
+                "[cache.store]\nbandwidth = \"{bandwidth}\"\n\
                  [node]\nname = \"{name}\"\nreport_every = \"200ms\"\n"
             );
             fs::write(&config, text).unwrap();
@@ -150,7 +149,7 @@ fn number(value: &Value) -> u64 {
 #[test]
 fn a_version_is_warmed_on_every_node_through_kills() {
     need_mount!("a_version_is_warmed_on_every_node_through_kills");
-    let mut world = World::new(&["n1", "n2"]);
+    let mut world = World::new(&["n1", "n2"], SLOW, false);
     let bytes = world.publish("clicks");
     world.eventually("both nodes to report", || world.fresh_nodes() == 2);
     let said = world
@@ -218,7 +217,7 @@ fn a_version_is_warmed_on_every_node_through_kills() {
 #[test]
 fn what_is_open_on_a_node_is_held() {
     need_mount!("what_is_open_on_a_node_is_held");
-    let world = World::new(&["n1"]);
+    let world = World::new(&["n1"], FAST, false);
     world.publish("views");
     let holds = || {
         let heat = world.json(&["dataset", "heat", "ads.views", "--json"]);
@@ -238,7 +237,7 @@ fn what_is_open_on_a_node_is_held() {
 #[test]
 fn the_shared_copy_is_made_once() {
     need_mount!("the_shared_copy_is_made_once");
-    let world = World::with_warm(&["n1", "n2"], true);
+    let world = World::new(&["n1", "n2"], FAST, true);
     let bytes = world.publish("shared");
     world.eventually("both nodes to report", || world.fresh_nodes() == 2);
     let words = [
@@ -274,7 +273,7 @@ fn the_shared_copy_is_made_once() {
 #[test]
 fn new_versions_are_warmed_and_pinned_as_the_descriptor_says() {
     need_mount!("new_versions_are_warmed_and_pinned_as_the_descriptor_says");
-    let world = World::new(&["n1"]);
+    let world = World::new(&["n1"], FAST, false);
     world.publish("daily");
     let shown = world.json(&["dataset", "show", "ads.daily", "--json"]);
     let mut descriptor = shown["dataset"]["descriptor"].clone();
@@ -313,7 +312,7 @@ fn new_versions_are_warmed_and_pinned_as_the_descriptor_says() {
 #[test]
 fn a_file_that_is_gone_fails_the_job() {
     need_mount!("a_file_that_is_gone_fails_the_job");
-    let world = World::new(&["n1"]);
+    let world = World::new(&["n1"], FAST, false);
     world.publish("lost");
     fs::remove_file(world.place.join("ads.db/lost").join(file(7))).unwrap();
     let warm = ["warm", "ads.lost@v1", "--nodes", "n1", "--wait"];

@@ -92,6 +92,8 @@ impl Counter {
 
     /// Counts copies in the warm tier anew, one version after the other: many may have come.
     pub(super) fn expire_warm(&mut self) {
+        // One that is under way has begun before they came.
+        self.warm = None;
         for known in self.known.values_mut() {
             known.warm_at = None;
         }
