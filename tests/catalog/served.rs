@@ -199,11 +199,7 @@ fn spawn(root: &TempDir, listen: &str, more: &[String]) -> (Child, String) {
         .open(root.path().join("log"))
         .unwrap();
     let own = more.iter().any(|word| word == "--listen");
-    let listen: &[&str] = if own {
-        &[]
-    } else {
-        &["--listen", listen]
-    };
+    let listen: &[&str] = if own { &[] } else { &["--listen", listen] };
     let mut process = Command::new(env!("CARGO_BIN_EXE_terrace"))
         .args(["catalog", "serve", "--data"])
         .arg(root.path().join("data"))

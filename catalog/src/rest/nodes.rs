@@ -32,7 +32,8 @@ const MAX_HOLDS: usize = 64;
 
 /// Nodes that mount tables of this catalog, as they said last.
 #[utoipa::path(get, path = "/api/v1/nodes", tag = "nodes", operation_id = "list_nodes",
-    responses((status = 200, body = NodeList), (status = "default", body = ErrorBody)))]
+    responses((status = 200, body = NodeList,
+        description = "The nodes, as they said last"), (status = "default", body = ErrorBody)))]
 pub(super) async fn list(State(api): State<Api>, caller: Caller) -> Json<NodeList> {
     let visible = |dataset: &DatasetName| caller.0.may(Scope::List, dataset.namespace());
     let nodes = api.parts.nodes.presence().nodes(now_ms(), visible);
@@ -70,7 +71,8 @@ fn tier_item(tier: &TierUse) -> TierItem {
 #[utoipa::path(get, path = "/api/v1/datasets/{dataset}/heat", tag = "nodes",
     operation_id = "dataset_heat",
     params(("dataset" = String, Path, description = "namespace.table")),
-    responses((status = 200, body = HeatReport), (status = "default", body = ErrorBody)))]
+    responses((status = 200, body = HeatReport,
+        description = "Who has what, and who holds it"), (status = "default", body = ErrorBody)))]
 pub(super) async fn heat(
     State(api): State<Api>,
     Dataset(name): Dataset,
@@ -129,7 +131,8 @@ async fn holds(api: &Api, name: &DatasetName) -> Result<Vec<HoldItem>, ApiError>
 #[utoipa::path(post, path = "/api/v1/nodes/{node}/report", tag = "nodes",
     operation_id = "report_node", request_body = NodeReport,
     params(("node" = String, Path, description = "The node's name")),
-    responses((status = 200, body = ReportAnswer), (status = "default", body = ErrorBody)))]
+    responses((status = 200, body = ReportAnswer,
+        description = "What the node shall work on"), (status = "default", body = ErrorBody)))]
 pub(super) async fn report(
     State(api): State<Api>,
     caller: Caller,

@@ -22,7 +22,8 @@ const LOOKUPS: usize = 8;
 /// Brings a version near to nodes, in the background. Any token that may read the version may ask.
 #[utoipa::path(post, path = "/api/v1/warm", tag = "nodes", operation_id = "warm",
     request_body = NewWarm,
-    responses((status = 201, body = WarmJob), (status = "default", body = ErrorBody)))]
+    responses((status = 201, body = WarmJob,
+        description = "The job that was made"), (status = "default", body = ErrorBody)))]
 pub(super) async fn create(
     State(api): State<Api>,
     caller: Caller,
@@ -73,7 +74,7 @@ pub(super) async fn create(
             Tier::Metadata => 0,
         },
         nodes,
-        by: caller.0.label(),
+        by: caller.0.label().to_owned(),
         cause: Cause::Asked,
     };
     let jobs = api.parts.nodes.jobs();
@@ -91,7 +92,8 @@ fn named(names: &[String]) -> Result<Vec<NodeName>, ApiError> {
 /// A job, and how far each node is.
 #[utoipa::path(get, path = "/api/v1/warm/{id}", tag = "nodes", operation_id = "show_warm",
     params(("id" = String, Path, description = "12 hexadecimal digits")),
-    responses((status = 200, body = WarmJob), (status = "default", body = ErrorBody)))]
+    responses((status = 200, body = WarmJob,
+        description = "The job"), (status = "default", body = ErrorBody)))]
 pub(super) async fn show(
     State(api): State<Api>,
     caller: Caller,
@@ -105,7 +107,8 @@ pub(super) async fn show(
 /// Jobs, the newest first: of one dataset, or of everything that the caller may list.
 #[utoipa::path(get, path = "/api/v1/warm", tag = "nodes", operation_id = "list_warm",
     params(WarmQuery),
-    responses((status = 200, body = WarmList), (status = "default", body = ErrorBody)))]
+    responses((status = 200, body = WarmList,
+        description = "The jobs, the newest first"), (status = "default", body = ErrorBody)))]
 pub(super) async fn list(
     State(api): State<Api>,
     caller: Caller,
@@ -138,7 +141,8 @@ pub(super) async fn list(
 /// Ends a job; what is near stays near. Whoever asked for it may, and whoever may publish.
 #[utoipa::path(delete, path = "/api/v1/warm/{id}", tag = "nodes", operation_id = "cancel_warm",
     params(("id" = String, Path, description = "12 hexadecimal digits")),
-    responses((status = 200, body = WarmJob), (status = "default", body = ErrorBody)))]
+    responses((status = 200, body = WarmJob,
+        description = "The job"), (status = "default", body = ErrorBody)))]
 pub(super) async fn cancel(
     State(api): State<Api>,
     caller: Caller,

@@ -145,7 +145,10 @@ impl Link {
         {
             return Ok(client.clone());
         }
-        let client = CatalogClient::new(&self.catalog, token.as_deref())?;
+        let ca_file = mounts
+            .iter()
+            .find_map(|mount| mount.options.catalog_ca.as_deref());
+        let client = CatalogClient::new(&self.catalog, token.as_deref(), ca_file)?;
         self.client = Some((token, client.clone()));
         Ok(client)
     }
