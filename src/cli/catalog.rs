@@ -77,20 +77,9 @@ enum Verb {
         after: Option<u64>,
     },
     /// List the nodes that mount tables of the catalog
-    Nodes {
-        #[command(flatten)]
-        catalog: CatalogArgs,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
+    Nodes(super::nodes::NodesArgs),
     /// Look at warm-up jobs, wait for one, or cancel one
-    Jobs {
-        #[command(flatten)]
-        catalog: CatalogArgs,
-        #[command(flatten)]
-        args: super::nodes::JobsArgs,
-    },
+    Jobs(super::nodes::JobsArgs),
     /// Make, list and revoke tokens
     Token {
         #[command(flatten)]
@@ -213,16 +202,8 @@ pub(crate) fn run(args: &CatalogCommand, global: &Global) -> Result<(), Failure>
             let runtime = crate::control::client::runtime()?;
             Ok(runtime.block_on(events(&client, *after, !no_follow))?)
         }
-        Verb::Nodes { catalog, json } => {
-            let client = catalog.client(&global.run_base())?;
-            let runtime = crate::control::client::runtime()?;
-            Ok(runtime.block_on(super::nodes::list(&client, *json))?)
-        }
-        Verb::Jobs { catalog, args } => {
-            let client = catalog.client(&global.run_base())?;
-            let runtime = crate::control::client::runtime()?;
-            Ok(runtime.block_on(super::nodes::jobs(&client, args))?)
-        }
+        Verb::Nodes(args) => Ok(super::nodes::run_list(args, global)?),
+        Verb::Jobs(args) => Ok(super::nodes::run_jobs(args, global)?),
         Verb::Token { catalog, verb } => {
             let client = catalog.client(&global.run_base())?;
             let runtime = crate::control::client::runtime()?;

@@ -10,8 +10,10 @@ use reqwest::Method;
 use terrace_catalog::rest::wire::{HeatReport, NewWarm, NodeList, WarmJob, WarmList, WarmQuery};
 use terrace_catalog::{DatasetName, Selector};
 
+use super::Global;
 use super::table::{Table, printable, size, utc};
 use crate::catalog::client::{CatalogClient, CatalogError};
+use crate::catalog::place::CatalogArgs;
 
 /// How often a job is looked at by who waits for it.
 const LOOK: Duration = Duration::from_millis(500);
@@ -28,6 +30,8 @@ const LISTED: usize = 100;
 /// Look at warm-up jobs, wait for one, or cancel one.
 #[derive(Debug, Args)]
 pub(super) struct JobsArgs {
+    #[command(flatten)]
+    catalog: CatalogArgs,
     /// A job, as the list names it [default: a list of all]
     id: Option<String>,
     /// Only jobs of this dataset
@@ -42,6 +46,28 @@ pub(super) struct JobsArgs {
     /// Print JSON
     #[arg(long)]
     json: bool,
+}
+
+/// List the nodes that mount tables of the catalog.
+#[derive(Debug, Args)]
+pub(super) struct NodesArgs {
+    #[command(flatten)]
+    catalog: CatalogArgs,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// `terrace catalog nodes`.
+pub(super) fn run_list(args: &NodesArgs, global: &Global) -> Result<()> {
+    let client = args.catalog.client(&global.run_base())?;
+    crate::control::client::runtime()?.block_on(list(&client, args.json))
+}
+
+/// `terrace catalog jobs`.
+pub(super) fn run_jobs(args: &JobsArgs, global: &Global) -> Result<()> {
+    let client = args.catalog.client(&global.run_base())?;
+    crate::control::client::runtime()?.block_on(jobs(&client, args))
 }
 
 /// What is to be warmed on nodes of a catalog.
@@ -79,8 +105,8 @@ pub(super) async fn warm(client: &CatalogClient, wanted: &Wanted<'_>) -> Result<
     show(&job, wanted.json, wanted.wait)
 }
 
-/// `terrace catalog jobs`.
-pub(super) async fn jobs(client: &CatalogClient, args: &JobsArgs) -> Result<()> {
+/// Looks at one job, or lists them.
+async fn jobs(client: &CatalogClient, args: &JobsArgs) -> Result<()> {
     if let Some(id) = &args.id {
         let path = ["warm", id.as_str()];
         let mut job: WarmJob = if args.cancel {
@@ -131,8 +157,8 @@ pub(super) async fn jobs(client: &CatalogClient, args: &JobsArgs) -> Result<()> 
     Ok(())
 }
 
-/// `terrace catalog nodes`.
-pub(super) async fn list(client: &CatalogClient, json: bool) -> Result<()> {
+/// Lists the nodes.
+async fn list(client: &CatalogClient, json: bool) -> Result<()> {
     let list: NodeList = client.get(&["nodes"], &()).await?;
     if json {
         println!("{}", serde_json::to_string_pretty(&list.items)?);
