@@ -19,7 +19,7 @@ fn mount(node: &Node, served: &Served) -> PathBuf {
     let url = served.url();
     node.mount(
         "catalog:",
-        &["--catalog", &url, "--token-file", token, "--ttl", "200ms"],
+        &["--catalog", url, "--token-file", token, "--ttl", "200ms"],
     )
 }
 
