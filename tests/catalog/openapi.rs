@@ -97,5 +97,12 @@ fn a_running_catalog_keeps_what_the_document_promises() {
         .env("TERRACE_TOKEN", token.trim())
         .current_dir(served.scratch(""));
     let said = run(&mut fuzzer).unwrap_or_else(|said| panic!("{said}\n{}", served.log()));
-    assert!(said.contains("No issues found"), "{said}");
+    // It ends well also when it has asked nothing.
+    let passed = said.split(" generated, ").nth(1).and_then(|rest| {
+        let (passed, _) = rest.split_once(" passed")?;
+        passed.parse::<u32>().ok()
+    });
+    let passed = passed.unwrap_or_else(|| panic!("no summary: {said}"));
+    println!("{passed} cases");
+    assert!(passed > 500, "{said}");
 }
