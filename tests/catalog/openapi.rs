@@ -14,12 +14,14 @@ const SEED: &str = "20261120";
 /// Cases that the fuzzer invents for each operation, besides those that follow from the document.
 const CASES: &str = "12";
 
-/// The tags of the routes that are asked. SQL engines, models and nodes have protocols of several steps,
-/// which their own tests go through.
-const FACES: [&str; 6] = ["server", "datasets", "versions", "sync", "events", "access"];
+/// The tags of the routes that are asked: all but those for SQL engines, whose document is another one's.
+const FACES: [&str; 8] = [
+    "server", "datasets", "versions", "sync", "events", "access", "models", "nodes",
+];
 
-/// Operations with those tags that answer line by line, or with the rows of files.
-const APART: [&str; 3] = ["collect_garbage", "scrub", "sample_version"];
+/// Operations with those tags that answer line by line, or with the rows of files, and what nodes tell of
+/// themselves in a protocol of their own.
+const APART: [&str; 4] = ["collect_garbage", "scrub", "sample_version", "report_node"];
 
 /// The programs that judge; None: they are not here.
 fn checkers() -> Option<PathBuf> {

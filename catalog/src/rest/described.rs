@@ -21,7 +21,7 @@ use super::policy::{Policy, SCHEME};
 
 /// Parameters of paths that mean the same in every route: name, pattern, longest text, an example.
 /// The patterns say what the types that parse them take.
-const PARAMETERS: [(&str, &str, usize, &str); 7] = [
+const PARAMETERS: [(&str, &str, usize, &str); 9] = [
     (
         "dataset",
         r"^[a-z0-9][a-z0-9_-]{0,63}\.[a-z0-9][a-z0-9_-]{0,63}$",
@@ -59,6 +59,13 @@ const PARAMETERS: [(&str, &str, usize, &str); 7] = [
         200,
         "etl-2026-11-20",
     ),
+    (
+        "save",
+        r"^[A-Za-z0-9][A-Za-z0-9._:=-]{0,189}$",
+        190,
+        "run-41",
+    ),
+    ("node", r"^[A-Za-z0-9][A-Za-z0-9._-]{0,189}$", 190, "gpu-7"),
 ];
 
 /// Completes what the document says of an operation.

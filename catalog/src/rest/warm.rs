@@ -91,7 +91,7 @@ fn named(names: &[String]) -> Result<Vec<NodeName>, ApiError> {
 
 /// A job, and how far each node is.
 #[utoipa::path(get, path = "/api/v1/warm/{id}", tag = "nodes", operation_id = "show_warm",
-    params(("id" = String, Path, description = "12 hexadecimal digits")),
+    params(("id" = String, Path, pattern = "^[0-9a-f]{12}$", description = "12 hexadecimal digits")),
     responses((status = 200, body = WarmJob,
         description = "The job"), (status = "default", body = ErrorBody)))]
 pub(super) async fn show(
@@ -140,7 +140,7 @@ pub(super) async fn list(
 
 /// Ends a job; what is near stays near. Whoever asked for it may, and whoever may publish.
 #[utoipa::path(delete, path = "/api/v1/warm/{id}", tag = "nodes", operation_id = "cancel_warm",
-    params(("id" = String, Path, description = "12 hexadecimal digits")),
+    params(("id" = String, Path, pattern = "^[0-9a-f]{12}$", description = "12 hexadecimal digits")),
     responses((status = 200, body = WarmJob,
         description = "The job"), (status = "default", body = ErrorBody)))]
 pub(super) async fn cancel(

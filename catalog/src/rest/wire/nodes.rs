@@ -95,12 +95,16 @@ pub struct HeatReport {
 #[serde(deny_unknown_fields)]
 pub struct NewWarm {
     /// `namespace.table`, with `@v12`, `@tag` or a day behind it; resolved once.
+    #[schema(
+        pattern = r"^[a-z0-9][a-z0-9_-]{0,63}\.[a-z0-9][a-z0-9_-]{0,63}(@(latest|v[1-9][0-9]{0,17}|[12][0-9]{3}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])|(?!v[0-9]+$)[a-z]([a-z0-9_.-]{0,62}[a-z0-9_-])?))?$"
+    )]
     pub selector: String,
     /// Names of nodes; null for every node that is there and mounts this catalog.
     #[serde(default)]
     pub nodes: Option<Vec<String>>,
     /// `hot` (the node's disk, the default), `warm` (the shared copy) or `metadata` (lists of files).
     #[serde(default)]
+    #[schema(pattern = "^(hot|warm|metadata)$")]
     pub tier: Option<String>,
     /// Whether the bytes stay there; the tier must be `hot`, and the token must grant publish.
     #[serde(default)]

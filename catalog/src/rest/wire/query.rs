@@ -206,6 +206,7 @@ pub struct ScrubQuery {
 #[into_params(parameter_in = Query)]
 pub struct WarmQuery {
     /// Only those of this dataset.
+    #[param(pattern = r"^[a-z0-9][a-z0-9_-]{0,63}\.[a-z0-9][a-z0-9_-]{0,63}$")]
     pub dataset: Option<String>,
     /// Most items, 1 to 400; 50 when absent.
     #[param(minimum = 1, maximum = 400)]

@@ -11,6 +11,7 @@ use super::VersionSummary;
 pub struct NewSave {
     /// The caller's name of it: the same one again is the same save. 1 to 190 letters, digits and
     /// `._:=-`.
+    #[schema(pattern = "^[A-Za-z0-9][A-Za-z0-9._:=-]{0,189}$", max_length = 190)]
     pub save: String,
     /// Which of the catalog's places for models it is written to, as its URL; absent: the first.
     pub url: Option<String>,
@@ -21,6 +22,7 @@ pub struct NewSave {
 #[serde(deny_unknown_fields)]
 pub struct FinishSave {
     /// SHA-256 of the list beside the files, 64 hexadecimal digits.
+    #[schema(pattern = "^[0-9a-fA-F]{64}$")]
     pub list: String,
 }
 
