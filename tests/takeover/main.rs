@@ -32,9 +32,9 @@ const SEED: u64 = 0x7e44ace;
 /// What a kill may cost at p99.
 const BAR: Duration = Duration::from_millis(250);
 
-/// How often an operation that a kill hits has to wait for its turn: the keeper gets the processor, the
-/// next worker does, its databases get the disk, and then comes the answer, as for any other operation.
-const TURNS: u32 = 4;
+/// How often an operation that a kill hits has to wait for its turn: the next worker gets the
+/// processor, and then the answer, as any other operation does.
+const TURNS: u32 = 2;
 
 /// What a kill may cost on a machine that takes half the bar without any.
 const OVERLOADED: Duration = Duration::from_secs(10);
