@@ -85,7 +85,8 @@ async fn any_interleaving_gives_the_right_bytes() {
                 0 => Fault::Refuse(StoreErrorKind::Throttled),
                 _ => Fault::FailAt(random.below(14), StoreErrorKind::Unreachable),
             };
-            (seed > 2 && random.below(12) == 0).then_some(fault)
+            // By number: where the tier keeps all, few reads are needed, and luck would spare them all.
+            (seed > 2 && number % 6 == 2).then_some(fault)
         });
         let mut tasks = JoinSet::new();
         for task in 0..12 {
