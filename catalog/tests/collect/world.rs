@@ -1,7 +1,6 @@
 //! A catalog with a vault in a temporary directory, and a clock of its own for what is not a file.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime};
@@ -22,7 +21,7 @@ use terrace_catalog::upstream::{UpFile, Upstream};
 use terrace_catalog::vault::{Vault, Vaults};
 use tokio::sync::mpsc;
 
-use super::vault::DirectoryVault;
+use super::vault::{self, DirectoryVault};
 
 /// What is younger stays.
 pub(crate) const GRACE: Duration = Duration::from_secs(3600);
@@ -248,16 +247,8 @@ impl World {
 
     /// Files below a part of the world's directory.
     pub(crate) fn count(&self, part: &str) -> usize {
-        count(&self.directory.path().join(part))
+        vault::count(&self.directory.path().join(part))
     }
-}
-
-fn count(directory: &Path) -> usize {
-    let entries = std::fs::read_dir(directory).unwrap();
-    let paths = entries.map(|entry| entry.unwrap().path());
-    paths
-        .map(|path| if path.is_dir() { count(&path) } else { 1 })
-        .sum()
 }
 
 fn entry(path: &str, size: u64) -> FileEntry {

@@ -1,6 +1,5 @@
 //! Managed tables: old versions stay readable whatever upstream does to its files.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use terrace_catalog::collect::{Collection, Collector, LEAST_GRACE};
@@ -13,7 +12,7 @@ use terrace_catalog::vault::{Vault, Vaults};
 use tokio::sync::mpsc;
 
 use crate::store::Fault;
-use crate::vault::DirectoryVault;
+use crate::vault::{DirectoryVault, count};
 use crate::world::{World, batch_id, name, spec};
 
 const TABLE: &str = "ads.clicks";
@@ -258,12 +257,4 @@ async fn storage_can_be_changed() {
         let there = table.world.store.head(&path).await.unwrap();
         assert_eq!((there.size, there.token), (file.size, file.token), "{path}");
     }
-}
-
-fn count(directory: &Path) -> usize {
-    let entries = std::fs::read_dir(directory).unwrap();
-    let paths = entries.map(|entry| entry.unwrap().path());
-    paths
-        .map(|path| if path.is_dir() { count(&path) } else { 1 })
-        .sum()
 }

@@ -149,3 +149,12 @@ impl Vault for DirectoryVault {
         Ok(())
     }
 }
+
+/// Files below a directory.
+pub(crate) fn count(directory: &Path) -> usize {
+    let entries = std::fs::read_dir(directory).unwrap();
+    let paths = entries.map(|entry| entry.unwrap().path());
+    paths
+        .map(|path| if path.is_dir() { count(&path) } else { 1 })
+        .sum()
+}
