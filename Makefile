@@ -12,8 +12,9 @@ endif
 DEMO_ARGS ?=
 BENCH_ARGS ?=
 COLD_ARGS ?=
+KILLS_ARGS ?=
 
-.PHONY: help build test lint demo bench bench-cold clean-cache toolchain
+.PHONY: help build test lint demo bench bench-cold bench-kills clean-cache toolchain
 
 help:
 	@echo 'make demo         build, start a store and a catalog, sync tables, read them by name and with SQL'
@@ -23,6 +24,7 @@ help:
 	@echo 'make lint         formatting and clippy'
 	@echo 'make bench        the read suites, paired with a native directory (BENCH_ARGS=...)'
 	@echo 'make bench-cold   cold reads, beside the client libraries alone (COLD_ARGS=...)'
+	@echo 'make bench-kills  what kill -9 of the worker costs applications (KILLS_ARGS=...)'
 	@echo 'make clean-cache  removes $(CACHE)'
 
 toolchain:
@@ -52,6 +54,9 @@ bench: build
 bench-cold: build
 	@.ci/packages demo
 	@deploy/demo/cold.py $(COLD_ARGS)
+
+bench-kills: toolchain
+	@deploy/demo/kills.py $(KILLS_ARGS)
 
 clean-cache:
 	rm -rf $(CACHE)

@@ -14,27 +14,9 @@ from pathlib import Path
 
 from measure import files_below, read_all
 from session import Session, say
-from support import run
 
-IMAGE_BYTES = 6 << 30
 BIG_BYTES = 1 << 30
 SMALL_BYTES = 110_000
-MEMORY = Path("/dev/shm")
-
-
-def quiet_disk(session: Session) -> Path:
-    """Mounts an ext4 image that lies in memory; undone with the session's servers."""
-    image = MEMORY / session.directory.name
-    with open(image, "wb") as file:
-        file.truncate(IMAGE_BYTES)
-    session.run.record(kind="file", path=str(image))
-    run(["mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0", str(image)])
-    device = run(["losetup", "--find", "--show", str(image)]).strip()
-    session.run.record(kind="loop", device=device, file=str(image))
-    mountpoint = session.run.place("disk")
-    session.run.record(kind="mount", path=str(mountpoint))
-    run(["mount", "-o", "noatime", device, str(mountpoint)])
-    return mountpoint
 
 
 def sample(directory: Path, arguments: argparse.Namespace) -> None:
@@ -75,7 +57,7 @@ def main() -> None:
         sys.exit("bench: needs root for the loop device and to drop the page cache")
 
     with Session("bench") as session:
-        disk = quiet_disk(session)
+        disk = session.quiet_disk()
         say("making the sample data ...")
         native = disk / "native"
         sample(native, arguments)

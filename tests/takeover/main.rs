@@ -2,14 +2,18 @@
 //! processes.
 //!
 //! What every test asserts: no operation fails, every byte is the one that belongs at its place (the
-//! files describe themselves), and nothing hangs. `killed_at_random_times` also measures the gap
-//! that a kill costs: the longest time a stat, open or read of a continuously polling client took
-//! around each kill. The number of kills is 200, or `TERRACE_TEST_KILLS`.
+//! files describe themselves), and nothing hangs. `killed_at_random_times` also tells the gap that a
+//! kill costs: the longest time a stat, open or read of a continuously polling client took around each
+//! kill, and the same for moments without a kill, spread over the same run: the client waits for its
+//! turn on a busy machine, and for its disk, also when nobody is killed.
 //!
-//! The bar for the gap is [`BAR`] at p99. The same client waits for its turn on a busy machine also
-//! when nobody is killed, so it is measured in moments without a kill, too, spread over the same run,
-//! and what it waits there at p99 is allowed on top, once for each of the [`TURNS`] it has to wait for.
-//! A machine on which that alone is half the bar can only tell whether anything hangs.
+//! | environment | is |
+//! | --- | --- |
+//! | `TERRACE_TEST_KILLS` | kills, 200 unless told |
+//! | `TERRACE_TEST_GAP` | what a kill may cost at p99, in ms; unless told only [`HANG`] counts |
+//! | `TERRACE_TEST_DIR` | where data and hot tier lie, unless below the build directory |
+//!
+//! `make bench-kills` names all three: a bar for time is for a quiet machine and a quiet disk.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -29,15 +33,8 @@ use world::{World, need_mount, wait_for};
 
 const SEED: u64 = 0x7e44ace;
 
-/// What a kill may cost at p99.
-const BAR: Duration = Duration::from_millis(250);
-
-/// How often an operation that a kill hits has to wait for its turn: the next worker gets the
-/// processor, and then the answer, as any other operation does.
-const TURNS: u32 = 2;
-
-/// What a kill may cost on a machine that takes half the bar without any.
-const OVERLOADED: Duration = Duration::from_secs(10);
+/// An operation that takes longer hangs.
+const HANG: Duration = Duration::from_secs(30);
 
 /// After so many kills there is a rest without any.
 const KILLS_BETWEEN_RESTS: usize = 10;
@@ -49,9 +46,17 @@ const SETTLED: Duration = Duration::from_millis(700);
 const QUIET_MOMENTS: u32 = 10;
 const QUIET_PAUSE: Duration = Duration::from_millis(100);
 
+/// A number that the environment names.
+fn named(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    Some(
+        text.parse()
+            .unwrap_or_else(|error| panic!("{variable}={text}: {error}")),
+    )
+}
+
 fn kills() -> usize {
-    let named = std::env::var("TERRACE_TEST_KILLS").ok();
-    named.and_then(|text| text.parse().ok()).unwrap_or(200)
+    named("TERRACE_TEST_KILLS").map_or(200, |kills| usize::try_from(kills).unwrap())
 }
 
 fn percentile(sorted: &[Duration], part: f64) -> Duration {
@@ -133,20 +138,13 @@ fn killed_at_random_times() {
     }
     println!("{done} operations, none failed");
     check_everything(&mount);
-    let turn = percentile(&quiet, 0.99);
-    let allowed = if turn < BAR / 2 {
-        BAR + TURNS * turn
-    } else {
-        println!(
-            "without any kill this machine takes {turn:?}: too busy to judge the gap by the bar"
+    assert!(gaps[gaps.len() - 1] < HANG, "an application hung");
+    if let Some(bar) = named("TERRACE_TEST_GAP").map(Duration::from_millis) {
+        assert!(
+            percentile(&gaps, 0.99) < bar,
+            "applications waited longer than {bar:?} at p99"
         );
-        OVERLOADED
-    };
-    println!("allowed at p99: {allowed:?}");
-    assert!(
-        percentile(&gaps, 0.99) < allowed,
-        "applications waited too long"
-    );
+    }
 }
 
 // SEMANTICS S16: without it an upgrade breaks running jobs.

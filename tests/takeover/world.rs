@@ -44,7 +44,9 @@ pub(crate) struct World {
 impl World {
     /// Directories only; the first mount starts the rest.
     pub(crate) fn start() -> Self {
-        let root = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let place = std::env::var_os("TERRACE_TEST_DIR");
+        let place = place.unwrap_or_else(|| env!("CARGO_TARGET_TMPDIR").into());
+        let root = tempfile::tempdir_in(place).unwrap();
         let place = root.path().to_owned();
         let (sender, ended) = sync_channel(1);
         let thread = std::thread::spawn(move || {
