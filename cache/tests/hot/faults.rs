@@ -224,12 +224,12 @@ async fn a_hung_disk_is_bypassed_until_it_answers_again() {
         timeouts > 0 && tier.stats().timeouts > 0,
         "nothing ever hung"
     );
-    let asked = Instant::now();
-    assert!(
-        kept.read(0..MIB).await.is_err(),
-        "down: the caller goes to the store"
+    let refused = kept.read(0..MIB).await.unwrap_err();
+    assert_eq!(
+        refused.kind,
+        HotErrorKind::Closed,
+        "down: the disk is not asked, the caller goes to the store"
     );
-    assert!(asked.elapsed() < Duration::from_millis(50), "at once");
 
     thaw(&handle).unwrap();
     let begun = Instant::now();
