@@ -6,6 +6,7 @@ mod bench;
 mod catalog;
 mod cli;
 mod control;
+mod csi;
 mod doctor;
 mod metrics;
 mod node;

@@ -1,11 +1,18 @@
-//! What Kubernetes says about a volume, checked before anything acts on it.
+//! The Container Storage Interface of Terrace: what Kubernetes says about volumes, checked and done.
 //!
 //! Volume ids and attributes come from outside the node and end near paths and mount options. This
 //! crate turns them into types that cannot hold anything else: [`VolumeId`] and [`VolumeRequest`].
-//! It knows no bytes and reaches the node daemon only through its socket.
+//! [`wire`] is the interface, [`server`] a socket with services on it, [`identity`] the service that
+//! all drivers have, [`locks`] keeps the operations on one volume apart. It knows no bytes and reaches
+//! the node daemon only through its socket.
 
 mod attributes;
+pub mod identity;
+pub mod locks;
+pub mod redact;
+pub mod server;
 mod volume_id;
+pub mod wire;
 
 pub use attributes::{
     AttributeError, DirectoryPath, Durability, ModelName, VolumeRequest, VolumeSource, WarmUp,

@@ -11,9 +11,12 @@ use clap::{Parser, Subcommand};
 
 use crate::telemetry::{self, LogFormat};
 
+pub(crate) use csi::Role;
+
 mod bench;
 mod catalog;
 mod completion;
+mod csi;
 mod dataset;
 mod doctor;
 mod foreground;
@@ -100,6 +103,8 @@ enum Command {
     /// Run the worker (started by the keeper)
     #[command(hide = true)]
     Node(node::NodeArgs),
+    /// Serve Kubernetes volumes: a CSI driver on a unix socket
+    Csi(csi::CsiArgs),
     /// Measure how fast a directory reads, paired with a native one
     Bench(bench::BenchArgs),
     /// Print shell completions
@@ -153,6 +158,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Catalog(args) => catalog::run(&args, &global),
         Command::Keeper(args) => keeper::run(&args, &global),
         Command::Node(args) => node::run(&args, &global),
+        Command::Csi(args) => csi::run(&args, &global),
         Command::Bench(args) => bench::run(&args, &global),
         Command::Completion(args) => completion::completion(&args),
         Command::Man(args) => completion::man(&args),
