@@ -2,13 +2,16 @@
 //!
 //! Volume ids and attributes come from outside the node and end near paths and mount options. This
 //! crate turns them into types that cannot hold anything else: [`VolumeId`] and [`VolumeRequest`].
+//! What was promised about a volume lies in [`Records`], what is mounted goes through [`Kubelet`].
 //! [`wire`] is the interface, [`server`] a socket with services on it, [`identity`] the service that
-//! all drivers have, [`locks`] keeps the operations on one volume apart. It knows no bytes and reaches
-//! the node daemon only through its socket.
+//! all drivers have, [`locks`] keeps the operations on one volume apart. It knows no bytes of datasets
+//! and reaches the node daemon only through its socket.
 
 mod attributes;
 pub mod identity;
 pub mod locks;
+mod mounts;
+mod records;
 pub mod redact;
 pub mod server;
 mod volume_id;
@@ -16,5 +19,9 @@ pub mod wire;
 
 pub use attributes::{
     AttributeError, DirectoryPath, Durability, ModelName, VolumeRequest, VolumeSource, WarmUp,
+};
+pub use mounts::{BindOptions, Kubelet, MountEntry, MountError, Target, mount_of, mount_table};
+pub use records::{
+    ContentSource, Record, RecordError, RecordState, Records, SnapshotRecord, VolumeRecord,
 };
 pub use volume_id::{VolumeId, VolumeIdError};

@@ -12,6 +12,9 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
 /// Longest id in bytes: the limit of the CSI specification for a string field.
 const ID_MAX: usize = 128;
 
@@ -21,10 +24,23 @@ const ID_MAX: usize = 128;
 pub struct VolumeIdError;
 
 /// A volume's id. Valid by construction, cheap to clone.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct VolumeId(Arc<str>);
 
 impl VolumeId {
+    /// The id that belongs to a name: `<prefix>-` and 32 hex digits of the name's SHA-256. The same
+    /// name gives the same id in every process, so a repeated request finds what the first one made.
+    /// `prefix` is a word of the caller's own.
+    pub fn of_name(prefix: &str, name: &str) -> Result<Self, VolumeIdError> {
+        format!("{prefix}-{}", short_hash(name)).parse()
+    }
+
+    /// 32 hex digits that stand for the id in paths, where the id itself never appears.
+    pub fn hash(&self) -> String {
+        short_hash(&self.0)
+    }
+
     /// The id's text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -48,6 +64,30 @@ impl FromStr for VolumeId {
             Err(VolumeIdError)
         }
     }
+}
+
+impl TryFrom<String> for VolumeId {
+    type Error = VolumeIdError;
+
+    fn try_from(text: String) -> Result<Self, VolumeIdError> {
+        text.parse()
+    }
+}
+
+impl From<VolumeId> for String {
+    fn from(id: VolumeId) -> Self {
+        id.as_str().to_owned()
+    }
+}
+
+/// The first 16 bytes of a text's SHA-256, in hex.
+fn short_hash(text: &str) -> String {
+    hex(&Sha256::digest(text.as_bytes())[..16])
+}
+
+/// Bytes in lower-case hex.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl fmt::Display for VolumeId {
