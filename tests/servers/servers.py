@@ -29,13 +29,14 @@ from checkers import Checkers
 from clients import Clients
 from engines import Engines
 from hdfs import Hdfs
+from packaging import Packaging
 from postgres import Postgres
 from s3 import S3
 from shared import Shared
 from support import Run, Unavailable
 from writers import Spark, Writers
 
-SERVERS = (S3, Hdfs, Postgres, Shared, Writers, Spark, Clients, Engines, Checkers)
+SERVERS = (S3, Hdfs, Postgres, Shared, Writers, Spark, Clients, Engines, Checkers, Packaging)
 
 
 def run_directory() -> Path:
