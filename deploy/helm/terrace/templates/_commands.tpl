@@ -1,0 +1,44 @@
+{{/* What each pod runs: one place that knows the command line of the binary. */}}
+
+{{- define "terrace.command.csi-data-node" -}}
+{{ include "terrace.flags" . }}
+- --run-dir=/run/terrace
+- csi
+- --endpoint=unix:///csi/csi.sock
+- --driver=data
+- --role=node
+- --node-id=$(NODE_NAME)
+{{- end -}}
+
+{{- define "terrace.command.csi-data-controller" -}}
+{{ include "terrace.flags" . }}
+- csi
+- --endpoint=unix:///csi/csi.sock
+- --driver=data
+- --role=controller
+{{- end -}}
+
+{{- define "terrace.command.csi-local" -}}
+{{ include "terrace.flags" . }}
+- csi
+- --endpoint=unix:///csi/csi.sock
+- --driver=local
+- --role=all
+- --node-id=$(NODE_NAME)
+{{- end -}}
+
+{{- define "terrace.command.controller" -}}
+{{ include "terrace.flags" . }}
+- controller
+- --token-file={{ include "terrace.access.dir" . }}/token
+- --identity=$(POD_NAME)
+{{- if .Values.webhook.enabled }}
+- --webhook-listen=0.0.0.0:9443
+- --webhook-cert=/etc/terrace/tls/tls.crt
+- --webhook-key=/etc/terrace/tls/tls.key
+{{- end }}
+{{- if .Values.controller.scratch.clean }}
+- --clean-scratch
+{{- end }}
+- --scratch-gone-after={{ .Values.controller.scratch.goneAfter }}
+{{- end -}}

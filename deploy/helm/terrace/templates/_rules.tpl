@@ -1,0 +1,13 @@
+{{/* What a provisioner asks of the API server. No secrets: no storage class of ours names one. */}}
+{{- define "terrace.rules.provisioner" -}}
+- {apiGroups: [""], resources: [persistentvolumes], verbs: [get, list, watch, create, patch, delete]}
+- {apiGroups: [""], resources: [persistentvolumeclaims], verbs: [get, list, watch, update, patch]}
+- {apiGroups: [""], resources: [nodes], verbs: [get, list, watch]}
+- {apiGroups: [""], resources: [events], verbs: [list, watch, create, update, patch]}
+- {apiGroups: [storage.k8s.io], resources: [storageclasses, csinodes, volumeattachments, volumeattributesclasses], verbs: [get, list, watch]}
+{{- end -}}
+
+{{/* Electing one of several replicas. */}}
+{{- define "terrace.rules.leases" -}}
+- {apiGroups: [coordination.k8s.io], resources: [leases], verbs: [get, list, watch, create, update, patch, delete]}
+{{- end -}}
