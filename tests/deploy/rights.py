@@ -1,0 +1,102 @@
+"""What the chart's containers and accounts may do, held against the short lists below."""
+
+from common import EVERYTHING, Problems, identity, pod_of, render
+
+# Containers that mount on their host; the API server refuses Bidirectional propagation without it.
+PRIVILEGED = {("terrace-keeper", "keeper"), ("terrace-csi-data", "driver"), ("terrace-csi-local", "driver")}
+# Containers that speak to the API server.
+ASKS_API = {("terrace-csi-local", "provisioner"), ("terrace-csi-controller", "provisioner"),
+            ("terrace-csi-controller", "resizer"), ("terrace-controller", "controller"), ("terrace-catalog", "catalog")}
+# Directories of the host, besides those that values name.
+HOST_PATHS = {"/run/terrace", "/var/lib/kubelet", "/var/lib/kubelet/plugins_registry", "/dev",
+              "/var/lib/kubelet/plugins/data.terrace.io", "/var/lib/kubelet/plugins/local.terrace.io",
+              "/var/cache/terrace", "/mnt/pfs", "/var/lib/terrace/scratch"}
+DANGEROUS = {"secrets", "pods/exec", "serviceaccounts/token", "clusterroles", "clusterrolebindings", "roles", "rolebindings"}
+
+
+def container(problems: Problems, owner: str, pod: dict, one: dict) -> None:
+    where = f"{owner}/{one['name']}"
+    settings = one.get("securityContext", {})
+    allowed = (owner, one["name"]) in PRIVILEGED
+    problems.check(bool(settings.get("privileged")) == allowed, f"{where}: privileged is {settings.get('privileged')}")
+    problems.check(settings.get("readOnlyRootFilesystem") is True, f"{where}: its root file system can be written")
+    if not allowed:
+        problems.check(settings.get("allowPrivilegeEscalation") is False, f"{where}: may gain privileges")
+        problems.check(settings.get("capabilities") == {"drop": ["ALL"]}, f"{where}: keeps capabilities")
+        problems.check(settings.get("seccompProfile") == {"type": "RuntimeDefault"}, f"{where}: no seccomp profile")
+    root_is_needed = owner in ("terrace-keeper", "terrace-csi-data", "terrace-csi-local")
+    problems.check(root_is_needed or settings.get("runAsNonRoot") is True, f"{where}: may be root")
+    problems.check("requests" in one.get("resources", {}), f"{where}: asks for no resources")
+    limited = "memory" in one.get("resources", {}).get("limits", {})
+    # At a limit the kernel ends every process of the container, and with the keeper the mounts.
+    problems.check(limited != (one["name"] == "keeper"), f"{where}: memory limit {'set' if limited else 'missing'}")
+    mounts = {mount["name"]: mount for mount in one["volumeMounts"]}
+    problems.check(("api" in mounts) == ((owner, one["name"]) in ASKS_API), f"{where}: token of the API server")
+    for mount in mounts.values():
+        if mount.get("mountPropagation") == "Bidirectional":
+            problems.check(allowed, f"{where}: mounts on its host")
+    problems.check(one["image"].count(":") >= 1 and not one["image"].endswith(":latest"), f"{where}: {one['image']}")
+    declared = {volume["name"] for volume in pod["volumes"]}
+    problems.check(set(mounts) <= declared, f"{where}: mounts of no volume: {set(mounts) - declared}")
+
+
+def pods(problems: Problems, found: list[dict]) -> None:
+    seen = set()
+    for one in found:
+        pod = pod_of(one)
+        if pod is None:
+            continue
+        owner = one["metadata"]["name"]
+        problems.check(pod.get("automountServiceAccountToken") is False, f"{owner}: every container gets a token")
+        problems.check(bool(pod.get("priorityClassName")), f"{owner}: no priority class")
+        problems.check(pod["nodeSelector"].get("kubernetes.io/os") == "linux", f"{owner}: runs on other systems")
+        problems.check(not pod.get("hostPID") or owner == "terrace-keeper", f"{owner}: sees the host's processes")
+        problems.check(not pod.get("hostNetwork") or owner == "terrace-keeper", f"{owner}: in the host's network")
+        problems.check(not pod.get("hostIPC"), f"{owner}: shares memory with the host")
+        used = {mount["name"] for each in pod["containers"] for mount in each["volumeMounts"]}
+        for volume in pod["volumes"]:
+            problems.check(volume["name"] in used, f"{owner}: nobody mounts the volume {volume['name']}")
+            if "hostPath" in volume:
+                problems.check(volume["hostPath"]["path"] in HOST_PATHS, f"{owner}: {volume['hostPath']['path']}")
+                problems.check("type" in volume["hostPath"], f"{owner}: {volume['name']}: made as anything")
+        selector = one["spec"]["selector"]["matchLabels"]
+        labels = one["spec"]["template"]["metadata"]["labels"]
+        problems.check(selector.items() <= labels.items(), f"{owner}: selects other pods than its own")
+        for each in pod["containers"]:
+            seen.add((owner, each["name"]))
+            container(problems, owner, pod, each)
+    problems.check((PRIVILEGED | ASKS_API) <= seen, f"listed and not there: {(PRIVILEGED | ASKS_API) - seen}")
+
+
+def accounts(problems: Problems, found: list[dict]) -> None:
+    bound = {}
+    for one in found:
+        if one["kind"] in ("ClusterRoleBinding", "RoleBinding"):
+            problems.check(len(one["subjects"]) == 1, f"{identity(one)}: several accounts share a role")
+            for subject in one["subjects"]:
+                bound.setdefault(subject["name"], []).append(one["roleRef"]["name"])
+        if one["kind"] not in ("ClusterRole", "Role"):
+            continue
+        for rule in one["rules"]:
+            words = [word for key in ("verbs", "resources", "apiGroups") for word in rule[key]]
+            problems.check("*" not in words, f"{identity(one)}: {rule}")
+            problems.check(not DANGEROUS & set(rule["resources"]), f"{identity(one)}: {rule['resources']}")
+            over = {"escalate", "bind", "impersonate", "deletecollection"} & set(rule["verbs"])
+            problems.check(not over, f"{identity(one)}: {over}")
+            if "nodes" in rule["resources"] or "pods" in rule["resources"]:
+                problems.check(set(rule["verbs"]) <= {"get", "list", "watch"}, f"{identity(one)}: changes {rule['resources']}")
+    # What runs on every node and needs no API server has no rights there at all.
+    for account in ("terrace-keeper", "terrace-csi-data"):
+        problems.check(account not in bound, f"{account} has {bound.get(account)}")
+    used = {pod_of(one)["serviceAccountName"] for one in found if pod_of(one)}
+    made = {one["metadata"]["name"] for one in found if one["kind"] == "ServiceAccount"}
+    problems.check(used == made, f"accounts made and not used, or the other way round: {used ^ made}")
+    problems.check(set(bound) <= made, f"rights for accounts that are not there: {set(bound) - made}")
+
+
+problems = Problems()
+for values in ({}, EVERYTHING):
+    rendered = render(values)
+    pods(problems, rendered)
+    accounts(problems, rendered)
+problems.end("rights of containers and accounts")
