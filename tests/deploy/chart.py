@@ -5,11 +5,13 @@ import json
 import sys
 
 import helm_python
+import yaml
 
 import schemas
 from common import CHART, EVERYTHING, KUBERNETES, LITTLE, Problems, identity, merged, render, run
 
-SETS = {"default values": {}, "everything": EVERYTHING, "little": LITTLE}
+SETS = {"default values": {}, "everything": EVERYTHING, "little": LITTLE,
+        "single-node": yaml.safe_load((CHART.parent / "single-node.yaml").read_text())}
 # Schemas of this kind are not published by the API servers.
 NO_SCHEMA = ("CustomResourceDefinition",)
 RESTART_RULES = {"keeper": {"liveUpgrade": True, "updateStrategy": "RollingUpdate"}}
