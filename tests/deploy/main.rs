@@ -59,6 +59,18 @@ fn the_chart_keeps_its_rights_small() {
     judge("the_chart_keeps_its_rights_small", "rights.py");
 }
 
+// Without it people who use kustomize would install something else than people who use Helm.
+#[test]
+fn kustomize_equals_the_chart() {
+    judge("kustomize_equals_the_chart", "kustomize.py");
+}
+
+// Without it the first thing that a user copies could be refused by the API server.
+#[test]
+fn kubernetes_takes_the_examples() {
+    judge("kubernetes_takes_the_examples", "examples.py");
+}
+
 // Without it a dashboard could stay empty, and an alert silent, because a metric has another name.
 #[test]
 fn dashboard_and_alerts_know_the_metrics() {
