@@ -88,3 +88,9 @@ fn systemd_takes_the_units() {
 fn the_image_is_whole_and_small() {
     judge("the_image_is_whole_and_small", "image.py");
 }
+
+// Without it an upgrade of a keeper's pod or unit could end the mounts that jobs read.
+#[test]
+fn upgrades_keep_mounts() {
+    judge("upgrades_keep_mounts", "handover.py");
+}
