@@ -8,6 +8,11 @@
 - --driver=data
 - --role=node
 - --node-id=$(NODE_NAME)
+- --state=/var/lib/terrace/csi
+- --kubelet-dir={{ .Values.kubeletPath }}
+- --hot={{ .Values.keeper.hot.hostPath }}
+- --inline={{ .Values.csi.data.inline }}
+- --token-file={{ include "terrace.access.dir" . }}/token
 {{- end -}}
 
 {{- define "terrace.command.csi-data-controller" -}}
@@ -16,6 +21,8 @@
 - --endpoint=unix:///csi/csi.sock
 - --driver=data
 - --role=controller
+- --state=/var/lib/terrace/csi
+- --token-file={{ include "terrace.access.dir" . }}/token
 {{- end -}}
 
 {{- define "terrace.command.csi-local" -}}
@@ -25,6 +32,8 @@
 - --driver=local
 - --role=all
 - --node-id=$(NODE_NAME)
+- --state=/var/lib/terrace/csi
+- --kubelet-dir={{ .Values.kubeletPath }}
 {{- end -}}
 
 {{- define "terrace.command.controller" -}}
