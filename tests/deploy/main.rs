@@ -94,3 +94,9 @@ fn the_image_is_whole_and_small() {
 fn upgrades_keep_mounts() {
     judge("upgrades_keep_mounts", "handover.py");
 }
+
+// Without it the catalog's pod could fail on its first start: by a right, a certificate, or its configuration.
+#[test]
+fn the_catalog_starts_as_in_its_pod() {
+    judge("the_catalog_starts_as_in_its_pod", "pod.py");
+}
