@@ -47,7 +47,7 @@ REFUSED = [
 TAKEN = [
     {"keeper": {"config": {"cache": {"store": {"attempts": 5}, "hot": {"scrub_rate": "0B"}}}}},
     {"kubeletPath": "/var/snap/microk8s/common/var/lib/kubelet"},
-    {"storageClasses": {"terrace-data": None}},
+    {"storageClasses": {"terrace-scratch": None}},
     {"catalog": {"replicas": 3, "database": {"secret": "db"}}},
     {"tls": {"source": "secret", "caBundle": "QUJD"}},
     {"global": {"anything": "goes"}},
