@@ -21,6 +21,8 @@ LACKING = 77
 # What would make a break-in comfortable.
 REFUSED = ("sh", "bash", "dash", "busybox", "apt", "apt-get", "dpkg", "curl", "wget", "perl", "python3", "nc")
 BYTES_MAX = 64 << 20
+# What looks for a program and goes on without it.
+OPTIONAL = ("src/doctor/",)
 
 
 def ignored(path: str, rules: list[str]) -> bool:
@@ -42,6 +44,7 @@ def context(problems: Problems, scratch: Path) -> None:
     rules = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
     listed = run(["git", "-C", str(ROOT), "ls-files", "--cached", "--others", "--exclude-standard"]).stdout.splitlines()
     kept = [path for path in listed if not ignored(path, rules) and (ROOT / path).exists()]
+    programs = re.search(r"^programs=\((.*)\)$", (DEPLOY / "image" / "rootfs.sh").read_text(), re.MULTILINE)[1].split()
     problems.check(not any(path.startswith((".git/", "tests/", ".ci/")) for path in kept), "the context has too much in it")
     for path in kept:
         target = scratch / path
@@ -50,9 +53,12 @@ def context(problems: Problems, scratch: Path) -> None:
     done = run(["cargo", "metadata", "--no-deps", "--offline", "--format-version=1"], cwd=scratch)
     problems.check(done.returncode == 0 and '"name":"terrace"' in done.stdout, f"cargo in the context: {done.stderr}")
     for path in kept:
-        if not path.endswith(".rs") or path.endswith("tests.rs"):
+        if not path.endswith(".rs") or path.endswith("tests.rs") or "/tests/" in path:
             continue
         code = (scratch / path).read_text().split("#[cfg(test)]\nmod ")[0]
+        # The image has no PATH to fall back to.
+        for name in re.findall(r'(?<!clap::)Command::new\("([^/"]+)"\)', code) if not path.startswith(OPTIONAL) else ():
+            problems.check(name in programs, f"{path} starts {name}, which rootfs.sh does not put into the image")
         for name in re.findall(r'include_(?:str|bytes)!\(\s*"([^"]+)"', code):
             included = (scratch / path).parent / name
             problems.check(included.exists() or "/tests/" in name, f"{path} includes {name}, which the context lacks")

@@ -8,7 +8,7 @@ PRIVILEGED = {("terrace-keeper", "keeper"), ("terrace-csi-data", "driver"), ("te
 ASKS_API = {("terrace-csi-local", "provisioner"), ("terrace-csi-controller", "provisioner"),
             ("terrace-csi-controller", "resizer"), ("terrace-controller", "controller"), ("terrace-catalog", "catalog")}
 # Directories of the host, besides those that values name.
-HOST_PATHS = {"/run/terrace", "/var/lib/terrace/csi", "/var/lib/kubelet", "/var/lib/kubelet/plugins_registry", "/dev",
+HOST_PATHS = {"/run/terrace", "/var/lib/terrace/csi", "/var/lib/kubelet", "/var/lib/kubelet/plugins_registry", "/dev", "/sys/fs/cgroup",
               "/var/lib/kubelet/plugins/data.terrace.io", "/var/lib/kubelet/plugins/local.terrace.io",
               "/var/cache/terrace", "/mnt/pfs", "/var/lib/terrace/scratch"}
 DANGEROUS = {"secrets", "pods/exec", "serviceaccounts/token", "clusterroles", "clusterrolebindings", "roles", "rolebindings"}
