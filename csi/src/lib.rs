@@ -13,6 +13,7 @@ pub mod locks;
 mod mounts;
 mod records;
 pub mod redact;
+pub mod scratch;
 pub mod server;
 mod volume_id;
 pub mod wire;
@@ -20,7 +21,9 @@ pub mod wire;
 pub use attributes::{
     AttributeError, DirectoryPath, Durability, ModelName, VolumeRequest, VolumeSource, WarmUp,
 };
-pub use mounts::{BindOptions, Kubelet, MountEntry, MountError, Target, mount_of, mount_table};
+pub use mounts::{
+    BindOptions, Kubelet, MountEntry, MountError, Target, mount_of, mount_table, mounts_showing,
+};
 pub use records::{
     ContentSource, Record, RecordError, RecordState, Records, SnapshotRecord, VolumeRecord,
 };

@@ -322,6 +322,15 @@ impl Target {
 
 const NONE: Option<&str> = None;
 
+/// The mounts that show exactly the directory `path` somewhere else.
+pub fn mounts_showing(path: &Path) -> Result<Vec<MountEntry>, MountError> {
+    let place = place_of(path)?;
+    let entries = mount_table()?.into_iter();
+    Ok(entries
+        .filter(|entry| shows(entry, &place) && entry.target != path)
+        .collect())
+}
+
 /// Device and directory of the file system that a path shows.
 fn place_of(path: &Path) -> Result<((u32, u32), PathBuf), MountError> {
     let real = path.canonicalize().map_err(|source| MountError::Io {

@@ -1,0 +1,121 @@
+//! Snapshots of volumes, where the file system shares blocks: read-only copies of one moment (btrfs)
+//! or file by file (reflinks).
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use super::backend::Limit;
+use super::error::ScratchError;
+use super::store::Scratch;
+use super::tree::rename_durably;
+use crate::{RecordState, SnapshotRecord, VolumeId};
+
+impl Scratch {
+    /// Takes a snapshot of a volume, or answers the one that the name has already. `now` is in
+    /// seconds since 1970.
+    ///
+    /// Errors: `Exists` when the name has a snapshot of another volume, `NotFound` for the volume,
+    /// `Unsupported` where none is possible, `Busy`.
+    pub fn create_snapshot(
+        &self,
+        name: &str,
+        volume: &VolumeId,
+        parameters: &BTreeMap<String, String>,
+        now: u64,
+    ) -> Result<SnapshotRecord, ScratchError> {
+        let id = self.id_of("snap", name)?;
+        let _held = self.hold(&id)?;
+        match self.snapshots.get(&id)? {
+            Some(found) if found.state == RecordState::Ready => {
+                return if found.volume == *volume && found.name == name {
+                    Ok(found)
+                } else {
+                    Err(ScratchError::Exists { id, what: "source" })
+                };
+            }
+            Some(found) if found.state == RecordState::Deleting => {
+                return Err(ScratchError::Busy(id));
+            }
+            Some(_) => self.finish_removal(&id, &self.snapshot_path(&id))?,
+            None => {}
+        }
+        let record = SnapshotRecord {
+            id,
+            name: name.to_owned(),
+            state: RecordState::Making,
+            volume: volume.clone(),
+            size: self.volume(volume)?.size,
+            created: now,
+            parameters: parameters.clone(),
+        };
+        match self.take_snapshot(&record) {
+            Ok(()) => Ok(SnapshotRecord {
+                state: RecordState::Ready,
+                ..record
+            }),
+            Err(error) => {
+                let _ = self.finish_removal(&record.id, &self.snapshot_path(&record.id));
+                let _ = self.snapshots.remove(&record.id);
+                Err(error)
+            }
+        }
+    }
+
+    /// A snapshot that was answered and not removed.
+    pub fn snapshot(&self, id: &VolumeId) -> Result<SnapshotRecord, ScratchError> {
+        let found = self.snapshots.get(id)?;
+        let ready = found.filter(|record| record.state == RecordState::Ready);
+        ready.ok_or_else(|| ScratchError::NotFound(id.clone()))
+    }
+
+    /// Every snapshot that was answered and not removed, by id.
+    pub fn snapshots(&self) -> Result<Vec<SnapshotRecord>, ScratchError> {
+        let mut all = self.snapshots.list()?;
+        all.retain(|record| record.state == RecordState::Ready);
+        Ok(all)
+    }
+
+    /// Begins the removal of a snapshot; unknown and removed ones are no error. Volumes that were
+    /// made from it keep what they have.
+    pub fn delete_snapshot(&self, id: &VolumeId) -> Result<(), ScratchError> {
+        let _held = self.hold(id)?;
+        let deleting = |record: &mut SnapshotRecord| record.state = RecordState::Deleting;
+        if self.snapshots.update(id, deleting)?.is_none() {
+            return Ok(());
+        }
+        self.step("delete snapshot: recorded");
+        self.to_trash(id, &self.snapshot_path(id))?;
+        self.step("delete snapshot: in the trash");
+        Ok(())
+    }
+
+    pub(super) fn snapshot_path(&self, id: &VolumeId) -> PathBuf {
+        self.base.join("snapshots").join(id.hash())
+    }
+
+    fn take_snapshot(&self, record: &SnapshotRecord) -> Result<(), ScratchError> {
+        // The volume may not be removed or enlarged meanwhile.
+        let _volume = self.hold(&record.volume)?;
+        let number = {
+            let _shared = self.locks.hold_shared()?;
+            self.snapshots.put(record)?;
+            self.step("snapshot: recorded");
+            self.take_number(&record.id)?
+        };
+        let making = self.base.join("making").join(record.id.hash());
+        let limit = Limit {
+            bytes: record.size,
+            inodes: 0,
+        };
+        let from = self.volume_path(&record.volume);
+        self.backend.copy(&from, &making, number, limit)?;
+        self.step("snapshot: made");
+        rename_durably(&making, &self.snapshot_path(&record.id))?;
+        self.step("snapshot: renamed");
+        self.backend.seal(&self.snapshot_path(&record.id), true)?;
+        self.step("snapshot: sealed");
+        self.snapshots
+            .update(&record.id, |r| r.state = RecordState::Ready)?;
+        Ok(())
+    }
+}
