@@ -8,11 +8,12 @@
 //! and of     durability: local|shared|cold     directory, model
 //!            warm: none|metadata|full          dataset, model
 //!            pin: "true"|"false"               dataset, model
+//!            mode: fuse|native|auto            dataset, model
 //! ```
 //!
 //! An unknown key is refused, and so is one that the kind of volume has no use for: an attribute that
 //! is silently ignored is a promise that nobody keeps. Keys that Kubernetes itself adds
-//! (`csi.storage.k8s.io/...`) are left to who asked for them.
+//! (`csi.storage.k8s.io/...`, `storage.kubernetes.io/...`) are left to who asked for them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,8 +22,8 @@ use std::sync::Arc;
 
 use terrace_catalog::{Selector, TagName, VersionRef};
 
-/// Keys with this prefix are written by Kubernetes, not by the user.
-const KUBERNETES_PREFIX: &str = "csi.storage.k8s.io/";
+/// Keys with these prefixes are written by Kubernetes and its sidecars, not by the user.
+const KUBERNETES_PREFIXES: [&str; 2] = ["csi.storage.k8s.io/", "storage.kubernetes.io/"];
 
 /// Longest directory path, in bytes.
 const DIRECTORY_MAX: usize = 512;
@@ -73,6 +74,40 @@ pub enum WarmUp {
     Full,
 }
 
+/// How pods see the files of a version.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PublishMode {
+    /// Through the node's mount.
+    #[default]
+    Fuse,
+    /// As a native tree of files on the node's disk, once all of them are there.
+    Native,
+    /// As a native tree when all files are there at that moment, else through the mount.
+    Auto,
+}
+
+impl PublishMode {
+    /// The attribute's value.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Fuse => "fuse",
+            Self::Native => "native",
+            Self::Auto => "auto",
+        }
+    }
+}
+
+impl WarmUp {
+    /// The attribute's value.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Metadata => "metadata",
+            Self::Full => "full",
+        }
+    }
+}
+
 /// A relative path of a directory volume: clean segments, none hidden, none `.` or `..`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DirectoryPath(Arc<str>);
@@ -108,6 +143,8 @@ pub struct VolumeRequest {
     pub warm: WarmUp,
     /// Whether its data is exempt from eviction.
     pub pin: bool,
+    /// How pods see it.
+    pub mode: PublishMode,
 }
 
 impl VolumeRequest {
@@ -119,6 +156,7 @@ impl VolumeRequest {
             durability: Durability::default(),
             warm: WarmUp::default(),
             pin: false,
+            mode: PublishMode::default(),
         };
         for (key, value) in attributes {
             match key.as_str() {
@@ -126,7 +164,8 @@ impl VolumeRequest {
                 "durability" => request.set_durability(value)?,
                 "warm" => request.set_warm(value)?,
                 "pin" => request.set_pin(value)?,
-                key if key.starts_with(KUBERNETES_PREFIX) => {}
+                "mode" => request.set_mode(value)?,
+                key if is_of_kubernetes(key) => {}
                 key => return Err(AttributeError::Unknown(key.chars().take(80).collect())),
             }
         }
@@ -151,6 +190,17 @@ impl VolumeRequest {
             "metadata" => WarmUp::Metadata,
             "full" => WarmUp::Full,
             _ => return Err(value_error("warm", "none, metadata or full")),
+        };
+        Ok(())
+    }
+
+    fn set_mode(&mut self, value: &str) -> Result<(), AttributeError> {
+        self.source.refuse("mode", &["directory", "scratch"])?;
+        self.mode = match value {
+            "fuse" => PublishMode::Fuse,
+            "native" => PublishMode::Native,
+            "auto" => PublishMode::Auto,
+            _ => return Err(value_error("mode", "fuse, native or auto")),
         };
         Ok(())
     }
@@ -248,6 +298,13 @@ impl fmt::Display for DirectoryPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// Whether a key was written by Kubernetes or one of its sidecars.
+pub(crate) fn is_of_kubernetes(key: &str) -> bool {
+    KUBERNETES_PREFIXES
+        .iter()
+        .any(|prefix| key.starts_with(prefix))
 }
 
 /// Finds the one attribute that says what the volume is.

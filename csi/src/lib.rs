@@ -4,22 +4,28 @@
 //! crate turns them into types that cannot hold anything else: [`VolumeId`] and [`VolumeRequest`].
 //! What was promised about a volume lies in [`Records`], what is mounted goes through [`Kubelet`].
 //! [`wire`] is the interface, [`server`] a socket with services on it, [`identity`] the service that
-//! all drivers have, [`locks`] keeps the operations on one volume apart. It knows no bytes of datasets
-//! and reaches the node daemon only through its socket.
+//! all drivers have, [`locks`] keeps the operations on one volume apart, [`capability`] is how a volume
+//! is used. [`data`] is the driver of versions, [`scratch`] the storage of the other one. The crate knows no
+//! bytes of datasets and reaches the node daemon only through its socket.
 
 mod attributes;
+pub mod capability;
+pub mod data;
 pub mod identity;
 pub mod locks;
 mod mounts;
 mod records;
 pub mod redact;
 pub mod scratch;
+mod secrets;
 pub mod server;
+mod status;
 mod volume_id;
 pub mod wire;
 
 pub use attributes::{
-    AttributeError, DirectoryPath, Durability, ModelName, VolumeRequest, VolumeSource, WarmUp,
+    AttributeError, DirectoryPath, Durability, ModelName, PublishMode, VolumeRequest, VolumeSource,
+    WarmUp,
 };
 pub use mounts::{
     BindOptions, Kubelet, MountEntry, MountError, Target, mount_of, mount_table, mounts_showing,
@@ -27,4 +33,5 @@ pub use mounts::{
 pub use records::{
     ContentSource, Record, RecordError, RecordState, Records, SnapshotRecord, VolumeRecord,
 };
+pub use secrets::{Secrets, TOKEN};
 pub use volume_id::{VolumeId, VolumeIdError};

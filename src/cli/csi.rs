@@ -1,5 +1,7 @@
 //! `terrace csi`: one of the two drivers of Kubernetes volumes, on a unix socket.
 
+use std::path::PathBuf;
+
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 use terrace_csi::identity::{Identity, Readiness};
@@ -9,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::catalog::{Ends, runtime};
 use super::{Failure, Global};
+use crate::csi::data::{DataArgs, Start};
 use crate::csi::{self, Driver};
 
 /// Which driver.
@@ -62,6 +65,15 @@ pub(crate) struct CsiArgs {
     /// Name of this node, as Kubernetes knows it; needed for roles with node
     #[arg(long, value_name = "ID")]
     node_id: Option<String>,
+    /// Where volumes are remembered; must outlive the driver [default: the driver's directory of
+    /// plugins below the kubelet's directory; /var/lib/terrace/csi for a controller alone]
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+    /// Directory of the kubelet; paths of volumes lie below it and nowhere else
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/kubelet")]
+    kubelet_dir: PathBuf,
+    #[command(flatten)]
+    data: DataArgs,
 }
 
 /// Longest name of a node: the limit of the interface for such a field is 256, of Kubernetes 253.
@@ -74,7 +86,19 @@ pub(crate) fn run(args: &CsiArgs, global: &Global) -> Result<(), Failure> {
         .with_context(what)?)
 }
 
-async fn serve(args: &CsiArgs, _global: &Global) -> Result<()> {
+/// Where records are kept when nobody says where: what a node remembers lies on the node.
+fn state(args: &CsiArgs) -> PathBuf {
+    let usual = || {
+        if args.role.mounts() {
+            args.kubelet_dir.join("plugins")
+        } else {
+            PathBuf::from("/var/lib/terrace/csi")
+        }
+    };
+    args.state.clone().unwrap_or_else(usual)
+}
+
+async fn serve(args: &CsiArgs, global: &Global) -> Result<()> {
     let node = args.node_id.clone().unwrap_or_default();
     ensure!(
         !args.role.mounts() || (1..=NODE_ID_MAX).contains(&node.len()),
@@ -82,7 +106,16 @@ async fn serve(args: &CsiArgs, _global: &Global) -> Result<()> {
     );
     let asked = Ends::watch()?;
     let driver: Driver = match args.driver {
-        DriverArg::Data => csi::data::assemble(args.role, &node),
+        DriverArg::Data => {
+            let start = Start {
+                role: args.role,
+                node: &node,
+                state: &state(args),
+                kubelet: &args.kubelet_dir,
+                global,
+            };
+            csi::data::assemble(&args.data, &start)?
+        }
         DriverArg::Local => csi::local::assemble(args.role, &node),
     };
     let Driver {

@@ -94,7 +94,7 @@ fn octal(text: &str) -> Result<u16, String> {
 const ALWAYS_ON: [&str; 5] = ["ro", "nosuid", "nodev", "noatime", "allow_other"];
 
 /// How long a mount may take: reaching the store has deadlines of its own.
-const MOUNT_LIMIT: Duration = Duration::from_secs(150);
+pub(crate) const MOUNT_LIMIT: Duration = Duration::from_secs(150);
 
 /// How long the first answer of a new mount may take.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
@@ -207,15 +207,20 @@ fn spec(
         &mut options,
         &mut credentials,
     )?;
-    let id = std::fs::read_to_string("/proc/sys/kernel/random/uuid").context("make an id")?;
     Ok(MountSpec {
-        id: id.trim().to_owned(),
+        id: new_id()?,
         mountpoint,
         source: args.source.clone(),
         kernel: kernel_options(&args.options)?,
         options: serde_json::to_value(options).context("encode the options")?,
         credentials: Secrets(credentials),
     })
+}
+
+/// A name that no other mount has, ever.
+pub(crate) fn new_id() -> anyhow::Result<String> {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/uuid").context("make an id")?;
+    Ok(id.trim().to_owned())
 }
 
 fn kernel_options(options: &[String]) -> anyhow::Result<KernelOptions> {
@@ -241,7 +246,10 @@ fn kernel_options(options: &[String]) -> anyhow::Result<KernelOptions> {
 }
 
 /// Asks the keeper for the mount, again when it was just ending or changing hands.
-fn ask(spec: &MountSpec, keeper: &dyn Fn() -> anyhow::Result<KeeperClient>) -> anyhow::Result<()> {
+pub(crate) fn ask(
+    spec: &MountSpec,
+    keeper: &dyn Fn() -> anyhow::Result<KeeperClient>,
+) -> anyhow::Result<()> {
     let mut attempt = 0;
     loop {
         attempt += 1;
@@ -262,7 +270,7 @@ fn ask(spec: &MountSpec, keeper: &dyn Fn() -> anyhow::Result<KeeperClient>) -> a
 }
 
 /// Waits for the first answers of the mount: statfs and the root's listing.
-fn answers(mountpoint: &Path) -> anyhow::Result<()> {
+pub(crate) fn answers(mountpoint: &Path) -> anyhow::Result<()> {
     let path = mountpoint.to_owned();
     let (sender, receiver) = mpsc::sync_channel(1);
     std::thread::spawn(move || {

@@ -61,7 +61,7 @@ pub(super) fn umount(mountpoint: &Path, run_base: &Path) -> anyhow::Result<bool>
 }
 
 /// The keeper that holds the mount, if one answers.
-pub(super) fn keeper_of(
+pub(crate) fn keeper_of(
     mountpoint: &Path,
     run_base: &Path,
 ) -> anyhow::Result<Option<KeeperClient>> {

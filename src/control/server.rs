@@ -15,11 +15,13 @@ use super::jobs::{self, PIN_BATCH, Plan};
 use super::proto::node_server::{Node as Service, NodeServer};
 use super::proto::{
     EvictReply, EvictRequest, MaterializeRequest, MetricsReply, MetricsRequest, PinReply,
-    PinRequest, StatusReply, StatusRequest, Tier, WarmProgress, WarmRequest,
+    PinRequest, PresenceReply, PresenceRequest, StatusReply, StatusRequest, Tier, WarmProgress,
+    WarmRequest,
 };
 use super::{status, target};
 use crate::metrics;
 use crate::node::assembly::Node;
+use crate::node::residency;
 
 /// Progress messages on their way to a client.
 const REPORTS: usize = 8;
@@ -173,6 +175,21 @@ impl Service for Control {
         let (reports, stream) = mpsc::channel(REPORTS);
         crate::node::tree::start(&self.node, request, reports).await?;
         Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn presence(
+        &self,
+        request: Request<PresenceRequest>,
+    ) -> Result<Response<PresenceReply>, Status> {
+        let mountpoint = request.into_inner().mountpoint;
+        let node = Arc::clone(&self.node);
+        let counted = tokio::task::spawn_blocking(move || residency::of_mount(&node, &mountpoint));
+        let (files, present) = counted.await.map_err(internal)??;
+        Ok(Response::new(PresenceReply {
+            files,
+            complete_files: present.complete_files,
+            complete_bytes: present.complete_bytes,
+        }))
     }
 }
 

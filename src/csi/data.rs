@@ -1,24 +1,113 @@
-//! The driver `data.terrace.io`: datasets, models and directories of the cluster.
+//! The driver `data.terrace.io`, put together: its services, the catalog, and the node's daemon.
 
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use clap::{Args, ValueEnum};
+use terrace_csi::data::controller::Controller;
+use terrace_csi::data::node::{Inline, Node, Parts};
+use terrace_csi::data::{Catalog, NAME};
 use terrace_csi::identity::Plugin;
 use terrace_csi::locks::Locks;
+use terrace_csi::wire::controller_server::ControllerServer;
+use terrace_csi::wire::node_server::NodeServer;
+use terrace_csi::{Kubelet, Records};
 use tonic::service::Routes;
 
 use super::Driver;
-use crate::cli::Role;
+use super::daemon::Local;
+use super::versions::Versions;
+use crate::catalog::place::CatalogArgs;
+use crate::cli::{Global, Role};
 
-/// Builds the driver for a role on a node.
-pub(crate) fn assemble(role: Role, node: &str) -> Driver {
-    let (controls, mounts) = (role.controls(), role.mounts());
-    tracing::info!(controls, mounts, node, "the driver begins");
-    Driver {
+/// Options of the driver.
+#[derive(Debug, Args)]
+pub(crate) struct DataArgs {
+    #[command(flatten)]
+    catalog: CatalogArgs,
+    /// Hot directory of the node's daemon [default: that of the only one that runs]
+    #[arg(long, value_name = "DIR")]
+    hot: Option<PathBuf>,
+    /// Who may have inline volumes, which pods name themselves
+    #[arg(long, value_name = "WHO", default_value = "never")]
+    inline: InlineArg,
+}
+
+/// See [`Inline`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum InlineArg {
+    /// Nobody
+    Never,
+    /// Who brings a token of the catalog in nodePublishSecretRef
+    WithToken,
+    /// Everybody, with the driver's own token
+    Any,
+}
+
+/// What every driver is told.
+pub(crate) struct Start<'a> {
+    /// Which services.
+    pub(crate) role: Role,
+    /// Name of the node; empty when none is served.
+    pub(crate) node: &'a str,
+    /// Where records are kept.
+    pub(crate) state: &'a Path,
+    /// The kubelet's directory.
+    pub(crate) kubelet: &'a Path,
+    /// Options of every command.
+    pub(crate) global: &'a Global,
+}
+
+/// Builds the driver.
+///
+/// Errors: a directory cannot be used.
+pub(crate) fn assemble(args: &DataArgs, start: &Start<'_>) -> Result<Driver> {
+    let run_base = start.global.run_base();
+    let locks = Locks::default();
+    let catalog: Arc<dyn Catalog> = Arc::new(Versions::new(args.catalog.clone(), run_base.clone()));
+    let mut services = Routes::default();
+    if start.role.controls() {
+        let records = Records::open(&directory(start.state, "volumes")?)?;
+        let controller = Controller::new(Arc::clone(&catalog), records, locks.clone());
+        services = services.add_service(ControllerServer::new(controller));
+    }
+    if start.role.mounts() {
+        let daemon = Local::new(args.hot.clone(), args.catalog.clone(), run_base);
+        let node = Node::new(Parts {
+            catalog,
+            daemon: Arc::new(daemon),
+            kubelet: Kubelet::open(start.kubelet)?,
+            records: Records::open(&directory(start.state, "staged")?)?,
+            locks: locks.clone(),
+            node: start.node.to_owned(),
+            inline: match args.inline {
+                InlineArg::Never => Inline::Never,
+                InlineArg::WithToken => Inline::WithToken,
+                InlineArg::Any => Inline::Any,
+            },
+        });
+        services = services.add_service(NodeServer::new(node));
+    }
+    Ok(Driver {
         plugin: Plugin {
-            name: "data.terrace.io",
+            name: NAME,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             topology: false,
             expansion: false,
         },
-        services: Routes::default(),
-        locks: Locks::default(),
-    }
+        services,
+        locks,
+    })
+}
+
+/// `STATE/data.terrace.io/<part>`; what is above it is made for this user only.
+fn directory(state: &Path, part: &str) -> Result<PathBuf> {
+    let above = state.join(NAME);
+    let mut builder = DirBuilder::new();
+    let made = builder.recursive(true).mode(0o700).create(&above);
+    made.with_context(|| format!("make {}; try --state", above.display()))?;
+    Ok(above.join(part))
 }

@@ -4,8 +4,10 @@ use terrace_csi::identity::Plugin;
 use terrace_csi::locks::Locks;
 use tonic::service::Routes;
 
+mod daemon;
 pub(crate) mod data;
 pub(crate) mod local;
+mod versions;
 
 /// One driver, ready to be served.
 pub(crate) struct Driver {

@@ -5,7 +5,11 @@
 
 use terrace_cache::hot::{HotTier, Residency};
 use terrace_fuse::namespace::{Ino, Namespace as _};
+use terrace_fuse::ownership::Ownership;
 use terrace_fuse::snapshot::Snapshot;
+use tonic::Status;
+
+use super::assembly::Node;
 
 /// What is there of a version.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,4 +42,22 @@ pub(crate) fn count(snapshot: &Snapshot, hot: &HotTier) -> Present {
         }
     }
     present
+}
+
+/// Counts what a mount shows: its number of files, and what is there of them. Blocking, as [`count`].
+///
+/// Errors: no such mount, or one that shows no fixed set of files.
+pub(crate) fn of_mount(node: &Node, mountpoint: &str) -> Result<(u64, Present), Status> {
+    let mounted = node.at(mountpoint);
+    let mounted = mounted
+        .ok_or_else(|| Status::not_found(format!("find {mountpoint}: not mounted by this node")))?;
+    if !mounted.options.snapshot {
+        return Err(Status::failed_precondition(format!(
+            "count {mountpoint}: what a live mount shows changes; mount a version"
+        )));
+    }
+    let file = node.sources().snapshot_of(&mounted.spec);
+    let snapshot = Snapshot::open(&file, Ownership::default())
+        .map_err(|error| Status::internal(format!("count {mountpoint}: {error}")))?;
+    Ok((snapshot.files(), count(&snapshot, node.cache().hot())))
 }

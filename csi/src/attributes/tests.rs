@@ -21,6 +21,7 @@ fn reads_every_kind() {
         ("dataset", "ads.clicks@v12"),
         ("warm", "full"),
         ("pin", "true"),
+        ("mode", "auto"),
     ])
     .unwrap();
     assert_eq!(
@@ -28,6 +29,7 @@ fn reads_every_kind() {
         VolumeSource::Dataset("ads.clicks@v12".parse().unwrap())
     );
     assert_eq!((dataset.warm, dataset.pin), (WarmUp::Full, true));
+    assert_eq!(dataset.mode, PublishMode::Auto);
     let directory = parse(&[("directory", "home/alice"), ("durability", "cold")]).unwrap();
     assert_eq!(directory.durability, Durability::Cold);
     let model = parse(&[("model", "team/churn@v3")]).unwrap();
@@ -64,6 +66,8 @@ fn refuses_what_it_does_not_know() {
         [("dataset", "a.b"), ("durability", "cold")],
         [("dataset", "a.b"), ("pin", "yes")],
         [("scratch", "true"), ("warm", "full")],
+        [("scratch", "true"), ("mode", "native")],
+        [("dataset", "a.b"), ("mode", "rw")],
         [("directory", "home/a"), ("durability", "forever")],
         [("directory", "home/a"), ("pin", "true")],
     ] {

@@ -1,0 +1,228 @@
+//! Staging: the volume's one mount on the node, made and removed by the daemon.
+
+use std::path::{Path, PathBuf};
+
+use terrace_catalog::Selector;
+use tonic::Status;
+
+use super::{Node, Staged, id, path};
+use crate::capability::Usage;
+use crate::data::context::selector;
+use crate::data::{Context, FS_TYPE, Kind, MountRequest, Plan};
+use crate::secrets::Secrets;
+use crate::wire::{NodeStageVolumeRequest, NodeUnstageVolumeRequest};
+use crate::{MountEntry, VolumeId, WarmUp};
+
+pub(super) async fn stage(node: &Node, request: NodeStageVolumeRequest) -> Result<(), Status> {
+    let volume = id(&request.volume_id)?;
+    let at = path(&request.staging_target_path, "staging path")?.to_owned();
+    let usage = Usage::required(request.volume_capability.as_ref())?;
+    let secrets = Secrets::parse(&request.secrets)?;
+    let context = Context::parse(&request.volume_context)?;
+    let key = volume.to_string();
+    let owned = node.clone();
+    let work = async move {
+        let wanted = Wanted {
+            volume,
+            at,
+            usage,
+            context,
+            secrets,
+        };
+        carry_out(&owned, wanted).await
+    };
+    node.0.locks.run(&key, work).await
+}
+
+/// One volume to stage.
+struct Wanted {
+    volume: VolumeId,
+    at: PathBuf,
+    usage: Usage,
+    context: Context,
+    secrets: Secrets,
+}
+
+async fn carry_out(node: &Node, wanted: Wanted) -> Result<(), Status> {
+    let known = node.staged(&wanted.volume)?;
+    let staged = match (known, &wanted.context) {
+        (Some(staged), context) => {
+            let other = matches!(context, Context::Resolved(plan) if *plan != staged.plan()?);
+            let conflict = staged.conflict(&wanted.at, &wanted.usage);
+            let conflict = conflict.or_else(|| other.then(|| "it is another version".to_owned()));
+            if let Some(why) = conflict {
+                return Err(Status::already_exists(format!(
+                    "volume {}: {why}; unstage it first",
+                    wanted.volume
+                )));
+            }
+            staged
+        }
+        (None, context) => {
+            let plan = plan(node, context, &wanted.secrets).await?;
+            Staged::new(wanted.volume, &plan, wanted.at, &wanted.usage)
+        }
+    };
+    begin(node, &staged, &wanted.secrets).await
+}
+
+/// The version that a context means. Who brings a token of his own must be allowed to read it, also when
+/// the node has its list of files already.
+pub(super) async fn plan(
+    node: &Node,
+    context: &Context,
+    secrets: &Secrets,
+) -> Result<Plan, Status> {
+    match context {
+        Context::Resolved(plan) => {
+            if secrets.token.is_some() {
+                let selector = plan.version.selector().parse::<Selector>();
+                let selector = selector.map_err(|why| Status::data_loss(why.to_string()))?;
+                let resolved = node.0.catalog.resolve(&selector, Kind::Dataset, secrets);
+                resolved.await?;
+            }
+            Ok(plan.clone())
+        }
+        Context::Named(request) => {
+            let (selector, kind) = selector(request)?;
+            let version = node.0.catalog.resolve(&selector, kind, secrets).await?;
+            Ok(Plan::of(request, version))
+        }
+    }
+}
+
+/// Notes the volume, makes its mount, and begins to fetch it if that was asked for.
+pub(super) async fn begin(node: &Node, staged: &Staged, secrets: &Secrets) -> Result<(), Status> {
+    let noted = staged.clone();
+    node.off(move |parts| Ok(parts.records.put(&noted)?))
+        .await?;
+    ensure_mounted(node, staged, secrets).await?;
+    let plan = staged.plan()?;
+    if plan.warm == WarmUp::Full || plan.pin {
+        let begun = node.0.daemon.warm(staged.path(), plan.pin).await;
+        if let Err(error) = begun {
+            // The volume can be used without; it is as slow as the store.
+            tracing::warn!(volume = %staged.id(), %error, "not warmed up");
+        }
+    }
+    Ok(())
+}
+
+/// Makes the mount of a volume unless it is there and lives. One whose daemon died together with the
+/// keeper is replaced; pods that still hold the dead one get errors from it until they end.
+pub(super) async fn ensure_mounted(
+    node: &Node,
+    staged: &Staged,
+    secrets: &Secrets,
+) -> Result<(), Status> {
+    let version = staged.plan()?.version;
+    let (at, source) = (staged.path().clone(), version.selector());
+    let found = node.off(move |parts| look(parts, &at, &source)).await?;
+    if found && node.0.daemon.holds(staged.path()).await? {
+        return Ok(());
+    }
+    if found {
+        tracing::warn!(volume = %staged.id(), "the mount is dead and is made anew");
+        let at = staged.path().clone();
+        node.off(move |parts| take_down(parts, &at)).await?;
+    }
+    let request = MountRequest {
+        version,
+        at: staged.path().clone(),
+        group: staged.group(),
+        read_ahead_kb: staged.read_ahead_kb(),
+        secrets: secrets.clone(),
+    };
+    node.0.daemon.mount(request).await?;
+    tracing::info!(volume = %staged.id(), at = %staged.path().display(), "volume staged");
+    Ok(())
+}
+
+/// Makes the directory; whether the version is mounted there. Something else there is an error.
+fn look(parts: &super::Parts, at: &Path, source: &str) -> Result<bool, Status> {
+    let target = parts.kubelet.make(at)?;
+    match target.mounted()? {
+        None => Ok(false),
+        Some(entry) if is_ours(&entry) && entry.source == *source => Ok(true),
+        Some(entry) => Err(Status::failed_precondition(format!(
+            "{} is occupied: {} {} is mounted there; unmount it first",
+            at.display(),
+            entry.fs_type,
+            entry.source.to_string_lossy()
+        ))),
+    }
+}
+
+/// Unmounts what is dead.
+fn take_down(parts: &super::Parts, at: &Path) -> Result<(), Status> {
+    if let Some(target) = parts.kubelet.find(at)? {
+        target.unmount(is_ours)?;
+    }
+    Ok(())
+}
+
+/// Whether a mount is one of the daemon's.
+pub(super) fn is_ours(entry: &MountEntry) -> bool {
+    entry.fs_type == FS_TYPE
+}
+
+pub(super) async fn unstage(node: &Node, request: NodeUnstageVolumeRequest) -> Result<(), Status> {
+    let volume = id(&request.volume_id)?;
+    let at = path(&request.staging_target_path, "staging path")?.to_owned();
+    let key = volume.to_string();
+    let owned = node.clone();
+    let work = async move {
+        match owned.staged(&volume)? {
+            Some(staged) if *staged.path() == at => end(&owned, staged).await,
+            // What is not staged there is unstaged already.
+            _ => Ok(()),
+        }
+    };
+    node.0.locks.run(&key, work).await
+}
+
+/// Undoes what [`begin`] did.
+///
+/// Errors: FAILED_PRECONDITION while a pod has the volume.
+pub(super) async fn end(node: &Node, staged: Staged) -> Result<(), Status> {
+    let targets: Vec<PathBuf> = staged.targets().keys().cloned().collect();
+    let used = node
+        .off(move |parts| still_mounted(parts, &targets))
+        .await?;
+    if let Some(target) = used {
+        return Err(Status::failed_precondition(format!(
+            "volume {} is published at {}; unpublish it first",
+            staged.id(),
+            target.display()
+        )));
+    }
+    if staged.has_tree() {
+        node.0.daemon.remove_tree(&staged.id().hash()).await?;
+    }
+    node.0.daemon.unmount(staged.path()).await?;
+    node.off(move |parts| {
+        // What the daemon did not hold: a dead mount.
+        take_down(parts, staged.path())?;
+        if staged.is_inline()
+            && let Some(target) = parts.kubelet.find(staged.path())?
+        {
+            target.remove()?;
+        }
+        let forgotten = parts.records.remove(staged.id())?;
+        tracing::info!(volume = %staged.id(), forgotten, "volume unstaged");
+        Ok(())
+    })
+    .await
+}
+
+/// The first of the targets that something is mounted on.
+fn still_mounted(parts: &super::Parts, targets: &[PathBuf]) -> Result<Option<PathBuf>, Status> {
+    for path in targets {
+        if let Some(target) = parts.kubelet.find(path)?
+            && target.mounted()?.is_some()
+        {
+            return Ok(Some(path.clone()));
+        }
+    }
+    Ok(None)
+}
