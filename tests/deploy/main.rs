@@ -95,8 +95,8 @@ fn upgrades_keep_mounts() {
     judge("upgrades_keep_mounts", "handover.py");
 }
 
-// Without it the catalog's pod could fail on its first start: by a right, a certificate, or its configuration.
+// Without it a pod could fail on its first start: by a right, a certificate, or its configuration.
 #[test]
-fn the_catalog_starts_as_in_its_pod() {
-    judge("the_catalog_starts_as_in_its_pod", "pod.py");
+fn programs_start_as_in_their_pods() {
+    judge("programs_start_as_in_their_pods", "pod.py");
 }
