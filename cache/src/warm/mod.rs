@@ -14,7 +14,8 @@
 //! <dir>/sweep.lease                          who makes room at the moment
 //! ```
 //! The checksums lie beside the data and not behind it, so that a copy's file has exactly the
-//! object's length and may be the backing of a passthrough open.
+//! object's length. Still the kernel never reads it for an application: its bytes are checked each
+//! time, and its failures are misses (`docs/decisions/0025-warm-passthrough.md`).
 //!
 //! Publication: `.part` synced; `.sum` written, synced, renamed into place; `.part` renamed to
 //! `<digest>`; directory synced; lease removed. A copy exists when both files do. All names follow
