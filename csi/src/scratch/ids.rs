@@ -127,7 +127,8 @@ mod tests {
     // Two volumes with one number share one quota: a full neighbour stops the other's writes.
     #[test]
     fn numbers_are_unique_under_concurrency_and_kept() {
-        let base = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let base = &directory;
         std::fs::create_dir(base.path().join("ids")).unwrap();
         let ids = || Ids::new(base.path(), 100..=131);
         let mut taken: Vec<u32> = std::thread::scope(|scope| {
