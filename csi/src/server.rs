@@ -249,7 +249,8 @@ mod tests {
             tokio::task::yield_now().await;
         }
         let uri = format!("unix:{}", path.display());
-        let mut client = IdentityClient::connect(uri).await.unwrap();
+        let endpoint = tonic::transport::Endpoint::try_from(uri).unwrap();
+        let mut client = IdentityClient::new(endpoint.connect().await.unwrap());
         let info = client.get_plugin_info(GetPluginInfoRequest {}).await;
         assert_eq!(info.unwrap().into_inner().name, "test.terrace.io");
         let mut probe = async || client.probe(ProbeRequest {}).await.unwrap().into_inner();

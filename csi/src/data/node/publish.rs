@@ -139,8 +139,9 @@ async fn show(node: &Node, mut staged: Staged, wanted: &Wanted) -> Result<(), St
     targets.insert(wanted.target.clone(), published);
     let path = wanted.target.clone();
     node.off(move |parts| {
-        parts.records.put(&staged)?;
+        // Before it is noted: a target that is refused must not be remembered as one to undo.
         let target = parts.kubelet.make(&path)?;
+        parts.records.put(&staged)?;
         let source = tree.as_ref().unwrap_or(staged.path());
         clear(parts, &target, &staged, tree.is_some())?;
         Ok(target.bind(source, options)?)
