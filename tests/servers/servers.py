@@ -27,6 +27,7 @@ from pathlib import Path
 
 from checkers import Checkers
 from clients import Clients
+from csi import Csi
 from engines import Engines
 from hdfs import Hdfs
 from packaging import Packaging
@@ -36,7 +37,7 @@ from shared import Shared
 from support import Run, Unavailable
 from writers import Spark, Writers
 
-SERVERS = (S3, Hdfs, Postgres, Shared, Writers, Spark, Clients, Engines, Checkers, Packaging)
+SERVERS = (S3, Hdfs, Postgres, Shared, Writers, Spark, Clients, Engines, Checkers, Packaging, Csi)
 
 
 def run_directory() -> Path:

@@ -1,0 +1,26 @@
+//! The CSI driver of versions, on its sockets: a real catalog, a real keeper and worker, real mounts.
+//!
+//! `sanity` is the judgement of the programs that others wrote, `wire` the comparison of our copy of the
+//! interface with theirs, `life` what a kubelet does, `faults` what must not matter, `security` what must
+//! not be possible.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "../catalog/served.rs"]
+#[expect(dead_code, reason = "the tests of the catalog use the rest of it")]
+mod served;
+#[path = "../support/mod.rs"]
+#[expect(
+    dead_code,
+    unused_imports,
+    unused_macros,
+    reason = "the tests of the system use the rest of it"
+)]
+mod support;
+
+mod faults;
+mod life;
+mod sanity;
+mod security;
+mod wire;
+mod world;
