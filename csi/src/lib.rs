@@ -5,13 +5,14 @@
 //! What was promised about a volume lies in [`Records`], what is mounted goes through [`Kubelet`].
 //! [`wire`] is the interface, [`server`] a socket with services on it, [`identity`] the service that
 //! all drivers have, [`locks`] keeps the operations on one volume apart, [`capability`] is how a volume
-//! is used. [`data`] is the driver of versions, [`scratch`] the storage of the other one. The crate knows no
+//! is used. [`data`] is the driver of versions, [`local`] that of [`scratch`] volumes. The crate knows no
 //! bytes of datasets and reaches the node daemon only through its socket.
 
 mod attributes;
 pub mod capability;
 pub mod data;
 pub mod identity;
+pub mod local;
 pub mod locks;
 mod mounts;
 mod records;

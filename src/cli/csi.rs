@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::catalog::{Ends, runtime};
 use super::{Failure, Global};
 use crate::csi::data::{DataArgs, Start};
+use crate::csi::local::LocalArgs;
 use crate::csi::{self, Driver};
 
 /// Which driver.
@@ -72,8 +73,10 @@ pub(crate) struct CsiArgs {
     /// Directory of the kubelet; paths of volumes lie below it and nowhere else
     #[arg(long, value_name = "DIR", default_value = "/var/lib/kubelet")]
     kubelet_dir: PathBuf,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Driver data")]
     data: DataArgs,
+    #[command(flatten, next_help_heading = "Driver local")]
+    local: LocalArgs,
 }
 
 /// Longest name of a node: the limit of the interface for such a field is 256, of Kubernetes 253.
@@ -105,18 +108,16 @@ async fn serve(args: &CsiArgs, global: &Global) -> Result<()> {
         "a node has no name, or one of more than {NODE_ID_MAX} bytes; name it with --node-id ID"
     );
     let asked = Ends::watch()?;
+    let start = Start {
+        role: args.role,
+        node: &node,
+        state: &state(args),
+        kubelet: &args.kubelet_dir,
+        global,
+    };
     let driver: Driver = match args.driver {
-        DriverArg::Data => {
-            let start = Start {
-                role: args.role,
-                node: &node,
-                state: &state(args),
-                kubelet: &args.kubelet_dir,
-                global,
-            };
-            csi::data::assemble(&args.data, &start)?
-        }
-        DriverArg::Local => csi::local::assemble(args.role, &node),
+        DriverArg::Data => csi::data::assemble(&args.data, &start)?,
+        DriverArg::Local => csi::local::assemble(&args.local, &start)?,
     };
     let Driver {
         plugin,

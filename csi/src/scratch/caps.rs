@@ -5,7 +5,7 @@
 //! ```
 //!
 //! The kernel caps what one group of processes does on one disk; a volume has neither group nor disk
-//! of its own (an image has its disk). So the cap of a volume is put on the pods that use it, for the
+//! of its own. So the cap of a volume is put on the pods that use it, for the
 //! disk that the volume lies on: a pod with two capped volumes on one disk gets the smaller numbers of
 //! the two. Where there is no such controller a cap is refused, never ignored.
 

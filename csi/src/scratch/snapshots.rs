@@ -24,7 +24,10 @@ impl Scratch {
         now: u64,
     ) -> Result<SnapshotRecord, ScratchError> {
         let id = self.id_of("snap", name)?;
-        let _held = self.hold(&id)?;
+        let gone = |record: Option<SnapshotRecord>| {
+            record.is_none_or(|record| record.state == RecordState::Deleting)
+        };
+        let _held = self.hold_name(&id, gone(self.snapshots.get(&id)?))?;
         match self.snapshots.get(&id)? {
             Some(found) if found.state == RecordState::Ready => {
                 return if found.volume == *volume && found.name == name {
@@ -33,9 +36,7 @@ impl Scratch {
                     Err(ScratchError::Exists { id, what: "source" })
                 };
             }
-            Some(found) if found.state == RecordState::Deleting => {
-                return Err(ScratchError::Busy(id));
-            }
+            // Never answered, or deleted and not swept yet.
             Some(_) => self.finish_removal(&id, &self.snapshot_path(&id))?,
             None => {}
         }
@@ -54,8 +55,11 @@ impl Scratch {
                 ..record
             }),
             Err(error) => {
-                let _ = self.finish_removal(&record.id, &self.snapshot_path(&record.id));
-                let _ = self.snapshots.remove(&record.id);
+                let at = self.snapshot_path(&record.id);
+                let _ = match self.finish_removal(&record.id, &at) {
+                    Ok(()) => self.snapshots.remove(&record.id).map(drop),
+                    Err(_) => self.snapshots.update(&record.id, deleting).map(drop),
+                };
                 Err(error)
             }
         }
@@ -78,8 +82,12 @@ impl Scratch {
     /// Begins the removal of a snapshot; unknown and removed ones are no error. Volumes that were
     /// made from it keep what they have.
     pub fn delete_snapshot(&self, id: &VolumeId) -> Result<(), ScratchError> {
+        // One whose removal is recorded belongs to the sweep, which may be at it.
+        let begun = |record: &SnapshotRecord| record.state == RecordState::Deleting;
+        if self.snapshots.get(id)?.as_ref().is_none_or(begun) {
+            return Ok(());
+        }
         let _held = self.hold(id)?;
-        let deleting = |record: &mut SnapshotRecord| record.state = RecordState::Deleting;
         if self.snapshots.update(id, deleting)?.is_none() {
             return Ok(());
         }
@@ -118,4 +126,9 @@ impl Scratch {
             .update(&record.id, |r| r.state = RecordState::Ready)?;
         Ok(())
     }
+}
+
+/// Records that a snapshot is to be removed.
+fn deleting(record: &mut SnapshotRecord) {
+    record.state = RecordState::Deleting;
 }

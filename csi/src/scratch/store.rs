@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use super::backend::{Backend, QuotaKind, Usage, choose};
 use super::base::{Expected, adopt, prepare};
@@ -14,6 +15,10 @@ use super::request::{NewVolume, check_size, limit, record, same};
 use super::tree::rename_durably;
 use crate::mounts::{MountEntry, Target};
 use crate::{ContentSource, RecordState, Records, SnapshotRecord, VolumeId, VolumeRecord};
+
+/// Longest wait for the end of a removal, when the name is wanted again; the time between two looks.
+const REMOVAL_WAIT: Duration = Duration::from_secs(5);
+const REMOVAL_LOOK: Duration = Duration::from_millis(10);
 
 /// Where scratch volumes lie and how their limits are kept.
 #[derive(Clone, Debug)]
@@ -108,11 +113,15 @@ impl Scratch {
     /// `NotFound` for a source that is absent, `Unsupported` for a copy where none is possible.
     pub fn create(&self, asked: &NewVolume) -> Result<VolumeRecord, ScratchError> {
         let id = self.id_of("scratch", &asked.name)?;
-        let _held = self.hold(&id)?;
+        let gone = |record: Option<VolumeRecord>| {
+            record.is_none_or(|record| record.state == RecordState::Deleting)
+        };
+        let _held = self.hold_name(&id, gone(self.volumes.get(&id)?))?;
         match self.volumes.get(&id)? {
             Some(found) if found.state == RecordState::Ready => return same(found, asked),
+            // The name is wanted again before the sweep came to it.
             Some(found) if found.state == RecordState::Deleting => {
-                return Err(ScratchError::Busy(id));
+                self.finish_removal(&id, &self.volume_path(&id))?;
             }
             // Never answered, so it may be begun again, with other arguments too.
             Some(_) => self.discard(&id)?,
@@ -127,8 +136,13 @@ impl Scratch {
             }),
             Err(error) => {
                 // The first error is the one to tell; what cannot be removed now is swept later.
-                let _ = self.discard(&record.id);
-                let _ = self.volumes.remove(&record.id);
+                let _ = match self.discard(&record.id) {
+                    Ok(()) => self.volumes.remove(&record.id).map(drop),
+                    Err(_) => {
+                        let deleting = |r: &mut VolumeRecord| r.state = RecordState::Deleting;
+                        self.volumes.update(&record.id, deleting).map(drop)
+                    }
+                };
                 Err(error)
             }
         }
@@ -153,6 +167,11 @@ impl Scratch {
     ///
     /// Errors: `InUse` while it is mounted, `Busy`.
     pub fn delete(&self, id: &VolumeId) -> Result<(), ScratchError> {
+        // One whose removal is recorded belongs to the sweep, which may be at it.
+        let begun = |record: &VolumeRecord| record.state == RecordState::Deleting;
+        if self.volumes.get(id)?.as_ref().is_none_or(begun) {
+            return Ok(());
+        }
         let _held = self.hold(id)?;
         let Some(record) = self.volumes.get(id)? else {
             return Ok(());
@@ -262,6 +281,21 @@ impl Scratch {
             base: self.base.clone(),
             why: error.to_string(),
         })
+    }
+
+    /// The lock of a name that is wanted. One whose last bearer is just being removed is waited for,
+    /// for [`REMOVAL_WAIT`]; a large removal takes longer, and the call comes again.
+    pub(super) fn hold_name(&self, id: &VolumeId, removed: bool) -> Result<Guard, ScratchError> {
+        let begun = Instant::now();
+        loop {
+            match self.hold(id) {
+                Err(ScratchError::Busy(_)) if removed && begun.elapsed() < REMOVAL_WAIT => {
+                    // A lock of another process is no event that one could wait for.
+                    std::thread::park_timeout(REMOVAL_LOOK);
+                }
+                done => return done,
+            }
+        }
     }
 
     pub(super) fn step(&self, done: &'static str) {

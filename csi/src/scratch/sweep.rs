@@ -18,19 +18,33 @@ pub struct Swept {
 }
 
 impl Scratch {
-    /// Removes what was deleted, and what was begun and never answered. A volume or snapshot that
-    /// somebody works on is left to them. Blocks as long as removing its files takes.
+    /// Removes what was deleted, and what was begun and never answered: for the start of a driver. A
+    /// volume or snapshot that somebody works on is left to them. Blocks as long as removing its files
+    /// takes.
     pub fn sweep(&self) -> Result<Swept, ScratchError> {
+        self.sweep_if(|state| state != RecordState::Ready)
+    }
+
+    /// As [`Scratch::sweep`], but leaves alone what is being made, while requests are served: to look
+    /// at it would mean to hold it, and whoever just made it would be told to come again.
+    pub fn sweep_deleted(&self) -> Result<Swept, ScratchError> {
+        self.sweep_if(|state| state == RecordState::Deleting)
+    }
+
+    fn sweep_if(&self, due: fn(RecordState) -> bool) -> Result<Swept, ScratchError> {
         let mut swept = Swept::default();
-        let volumes = self.volumes.list()?;
+        let mut volumes = self.volumes.list()?;
         let known: Vec<String> = volumes.iter().map(|record| record.id.hash()).collect();
+        volumes.retain(|record| due(record.state));
         for record in volumes {
             let at = self.volume_path(&record.id);
-            self.sweep_one(&self.volumes, &record, record.state, &at, &mut swept)?;
+            self.sweep_one(&self.volumes, &record, &at, &mut swept)?;
         }
-        for record in self.snapshots.list()? {
+        let mut snapshots = self.snapshots.list()?;
+        snapshots.retain(|record| due(record.state));
+        for record in snapshots {
             let at = self.snapshot_path(&record.id);
-            self.sweep_one(&self.snapshots, &record, record.state, &at, &mut swept)?;
+            self.sweep_one(&self.snapshots, &record, &at, &mut swept)?;
         }
         let volumes = self.base.join("volumes");
         let listing = std::fs::read_dir(&volumes).map_err(ScratchError::io("list", &volumes))?;
@@ -64,13 +78,9 @@ impl Scratch {
         &self,
         records: &Records<R>,
         record: &R,
-        state: RecordState,
         at: &Path,
         swept: &mut Swept,
     ) -> Result<(), ScratchError> {
-        if state == RecordState::Ready {
-            return Ok(());
-        }
         let id = record.id();
         let Some(_held) = self.locks.try_hold(&id.hash())? else {
             return Ok(());

@@ -34,6 +34,7 @@
 - --node-id=$(NODE_NAME)
 - --state=/var/lib/terrace/csi
 - --kubelet-dir={{ .Values.kubeletPath }}
+- --scratch={{ .Values.csi.local.hostPath }}
 {{- end -}}
 
 {{- define "terrace.command.controller" -}}
