@@ -31,7 +31,7 @@ def commands(path: Path) -> list[list[str]]:
     """Command lines of a unit, for one instance of it."""
     found = settings(path)
     lines = found.get("ExecStart", []) + found.get("ExecReload", [])
-    replaced = [line.replace("%i", "data").replace("%H", "host") for line in lines]
+    replaced = [line.replace("%i", "data").replace("%H", "host").replace(" $CSI_ARGS", "") for line in lines]
     return [shlex.split(line.replace("${CREDENTIALS_DIRECTORY}", "/run/credentials")) for line in replaced]
 
 

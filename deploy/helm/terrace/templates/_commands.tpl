@@ -32,9 +32,15 @@
 - --driver=local
 - --role=all
 - --node-id=$(NODE_NAME)
-- --state=/var/lib/terrace/csi
 - --kubelet-dir={{ .Values.kubeletPath }}
 - --scratch={{ .Values.csi.local.hostPath }}
+{{- with .Values.csi.local.limits }}
+- --scratch-limits={{ . }}
+{{- end }}
+- --scratch-keep-free={{ .Values.csi.local.keepFree }}
+{{- if .Values.csi.local.onRoot }}
+- --scratch-on-root
+{{- end }}
 {{- end -}}
 
 {{- define "terrace.command.controller" -}}
