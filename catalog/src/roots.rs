@@ -5,8 +5,10 @@
 //! ```
 //!
 //! Whoever runs the catalog opens stores ([`Opener`]); this module decides which. Invariant: a root that
-//! was answered as added is watched again after every start. One whose place cannot be opened then is
-//! tried again with growing pauses, for ever, and says so until it can ([`Roots::status`]).
+//! was answered as added is watched again after every start. Each is opened by a task of its own,
+//! [`OPENED_AT_ONCE`] at a time, so that a place that does not answer delays none but those behind so many
+//! of its kind, and the start by [`START`] at most. One that cannot be opened is tried again with growing
+//! pauses, for ever, and says so until it can ([`Roots::status`]).
 //!
 //! Lock order: the map of waiting roots, then those of discovery; never held across an await.
 
@@ -17,6 +19,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -33,6 +36,14 @@ const MAX_ROOTS: usize = 1024;
 
 /// Longest URL, in bytes: it is a part of a key.
 const MAX_URL: usize = 768;
+
+/// Most places that are being opened at a time after a start: each may hold a connection until its
+/// store's deadline.
+const OPENED_AT_ONCE: usize = 16;
+
+/// How long a start waits for places to be opened: those that answer are watched when the first request
+/// comes.
+const START: Duration = Duration::from_secs(3);
 
 /// First pause before a place is opened again, and the longest: a store that comes back is watched
 /// within a minute, and one that never does costs a request a minute.
@@ -95,6 +106,8 @@ struct Shared {
     discovery: Arc<Discovery>,
     opener: Arc<dyn Opener>,
     waiting: Mutex<BTreeMap<String, Waiting>>,
+    /// Room to open places that are kept.
+    room: Semaphore,
 }
 
 impl Shared {
@@ -104,7 +117,10 @@ impl Shared {
 
     /// Opens a place once; whether that ended the matter.
     async fn try_once(&self, url: &str) -> bool {
+        // Never closed; without room nothing would be opened at all.
+        let room = self.room.acquire().await;
         let opened = self.opener.open(url).await;
+        drop(room);
         let mut waiting = self.waiting();
         // Removed meanwhile.
         let Some(root) = waiting.get_mut(url) else {
@@ -131,20 +147,22 @@ impl Shared {
         }
     }
 
-    async fn try_until_open(&self, url: &str) {
+    /// Drops `first` when it has tried once.
+    async fn try_until_open(&self, url: &str, first: mpsc::Sender<()>) {
         let mut pause = FIRST_PAUSE;
-        loop {
+        let mut is_open = self.try_once(url).await;
+        drop(first);
+        while !is_open {
             tokio::time::sleep(pause).await;
-            if self.try_once(url).await {
-                return;
-            }
+            is_open = self.try_once(url).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 }
 
 impl Roots {
-    /// Watches every root that is kept, as soon as its place can be opened.
+    /// Watches every root that is kept, as soon as its place can be opened. Returns when each was tried
+    /// once, or after [`START`].
     pub async fn resume(
         kv: Arc<dyn Kv>,
         discovery: Arc<Discovery>,
@@ -156,20 +174,25 @@ impl Roots {
                 discovery,
                 opener,
                 waiting: Mutex::default(),
+                room: Semaphore::new(OPENED_AT_ONCE),
             }),
             tasks: Mutex::default(),
         };
+        let (first, mut tried) = mpsc::channel(1);
         for (key, stored) in roots.kv.scan(KeyRange::prefix(KEY), MAX_ROOTS).await? {
             let url = String::from_utf8_lossy(&key[KEY.len()..]).into_owned();
             match serde_json::from_slice(&stored.value) {
-                Ok(spec) => roots.watch_kept(url, spec).await,
+                Ok(spec) => roots.watch_kept(url, spec, first.clone()),
                 Err(error) => tracing::error!(url, %error, "a root is not watched; add it again"),
             }
         }
+        drop(first);
+        // Nothing is ever sent: it ends with the last sender.
+        tokio::time::timeout(START, tried.recv()).await.ok();
         Ok(roots)
     }
 
-    async fn watch_kept(&self, url: String, spec: RootSpec) {
+    fn watch_kept(&self, url: String, spec: RootSpec, first: mpsc::Sender<()>) {
         let waiting = Waiting {
             spec,
             since: Instant::now(),
@@ -177,11 +200,9 @@ impl Roots {
             why: String::new(),
         };
         self.shared.waiting().insert(url.clone(), waiting);
-        if !self.shared.try_once(&url).await {
-            let shared = Arc::clone(&self.shared);
-            let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-            tasks.spawn(async move { shared.try_until_open(&url).await });
-        }
+        let shared = Arc::clone(&self.shared);
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        tasks.spawn(async move { shared.try_until_open(&url, first).await });
     }
 
     /// What is known of each root, also of those whose place cannot be opened.
@@ -276,6 +297,9 @@ impl Roots {
 impl Waiting {
     fn text(&self) -> String {
         let tries = self.tries;
+        if tries == 0 {
+            return "its place is being opened".to_owned();
+        }
         format!("its place cannot be opened ({tries} tries): {}", self.why)
     }
 }
@@ -285,103 +309,4 @@ fn key(url: &str) -> Bytes {
 }
 
 #[cfg(test)]
-mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-    use std::sync::atomic::{AtomicU64, Ordering};
-
-    use futures::StreamExt;
-    use futures::stream::BoxStream;
-
-    use super::*;
-    use crate::blobs::DirectoryBlobs;
-    use crate::kv::rocks::RocksKv;
-    use crate::ledger::{Ledger, LedgerConfig};
-    use crate::upstream::{Listed, UpFile, UpstreamError};
-
-    /// A place that is empty once it can be opened.
-    #[derive(Debug)]
-    struct Empty;
-
-    #[async_trait]
-    impl Upstream for Empty {
-        fn url(&self) -> &str {
-            "s3://lake"
-        }
-
-        fn list(&self, _: &str) -> BoxStream<'static, Result<Listed, UpstreamError>> {
-            futures::stream::empty().boxed()
-        }
-
-        fn walk(&self, _: &str) -> BoxStream<'static, Result<UpFile, UpstreamError>> {
-            futures::stream::empty().boxed()
-        }
-
-        async fn head(&self, _: &str) -> Result<UpFile, UpstreamError> {
-            unreachable!("an empty place")
-        }
-
-        async fn read(&self, _: &UpFile, _: std::ops::Range<u64>) -> Result<Bytes, UpstreamError> {
-            unreachable!("an empty place")
-        }
-    }
-
-    /// Cannot open anything as long as `away` is above 0, which each attempt counts down.
-    #[derive(Debug)]
-    struct Away(AtomicU64);
-
-    #[async_trait]
-    impl Opener for Away {
-        async fn open(&self, _: &str) -> Result<Arc<dyn Upstream>, String> {
-            let count = |left: u64| left.checked_sub(1);
-            match self
-                .0
-                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, count)
-            {
-                Ok(_) => Err("connection refused".to_owned()),
-                Err(_) => Ok(Arc::new(Empty)),
-            }
-        }
-    }
-
-    // A store that is away while the catalog starts would never be watched again.
-    #[tokio::test]
-    async fn a_root_that_cannot_be_opened_is_tried_again() {
-        let directory = tempfile::tempdir().unwrap();
-        let kv: Arc<dyn Kv> = Arc::new(RocksKv::open(&directory.path().join("kv")).unwrap());
-        let blobs = DirectoryBlobs::open(&directory.path().join("blobs")).unwrap();
-        let ledger = Ledger::open(Arc::clone(&kv), Arc::new(blobs), LedgerConfig::default());
-        let ledger = ledger.await.unwrap();
-        let resume = |away: u64| {
-            let opener = Arc::new(Away(AtomicU64::new(away)));
-            Roots::resume(
-                Arc::clone(&kv),
-                Arc::new(Discovery::new(ledger.clone())),
-                opener,
-            )
-        };
-        let roots = resume(0).await.unwrap();
-        roots.add("s3://lake/", RootSpec::default()).await.unwrap();
-        drop(roots);
-        let roots = resume(4).await.unwrap();
-        let trouble = roots.status().remove(0).trouble.unwrap();
-        assert!(
-            trouble.contains("1 tries") && trouble.contains("refused"),
-            "{trouble}"
-        );
-        let why = roots.trouble_at("s3://lake/ads.db/clicks").unwrap();
-        assert!(why.reason.contains("s3://lake is not watched"), "{why:?}");
-        assert_eq!(roots.trouble_at("s3://lakeside/x").map(drop), None);
-        tokio::time::pause();
-        // Pauses of 1, 2, 4 and 8 seconds, and the last attempt succeeds.
-        tokio::time::sleep(Duration::from_millis(14_500)).await;
-        assert_eq!(roots.not_open().len(), 1);
-        tokio::time::sleep(Duration::from_secs(2)).await;
-        assert!(roots.not_open().is_empty());
-        assert_eq!(roots.status().len(), 1);
-        tokio::time::resume();
-        roots.remove("s3://lake").await.unwrap();
-        let roots = resume(u64::MAX).await.unwrap();
-        assert!(roots.status().is_empty(), "a removed root is not tried");
-    }
-}
+mod tests;
