@@ -73,10 +73,15 @@ struct PlaceArgs {
     /// How tables lie below the place
     #[arg(long, value_name = "LAYOUT", default_value = "hive")]
     layout: LayoutArg,
+    /// How long files that nobody announced as deleted must stay away before a version leaves them
+    /// out, in seconds [default: 60]
+    #[arg(long, value_name = "SECONDS")]
+    settle_seconds: Option<u64>,
 }
 
 impl PlaceArgs {
     fn spec(&self) -> RootSpec {
+        let usual = RootSpec::default();
         RootSpec {
             namespace: self.namespace.clone(),
             layout: match self.layout {
@@ -84,7 +89,8 @@ impl PlaceArgs {
                 LayoutArg::Flat => Layout::Flat,
                 LayoutArg::Descriptor => Layout::Descriptor,
             },
-            ..RootSpec::default()
+            settle_seconds: self.settle_seconds.unwrap_or(usual.settle_seconds),
+            ..usual
         }
     }
 }

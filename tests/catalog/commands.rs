@@ -239,7 +239,10 @@ fn tables_are_watched_compared_and_let_go() {
     let table = place.join("ele.db/orders");
     write(&table, "dt=1", "id\n1\n");
     let url = format!("file://{}", place.display());
-    served.succeed(&["sync", "add", &url]);
+    served.succeed(&["sync", "add", &url, "--settle-seconds", "7"]);
+    let roots = served.succeed(&["sync", "list", "--json"]);
+    let roots: serde_json::Value = serde_json::from_str(&roots).unwrap();
+    assert_eq!(roots[0]["spec"]["settle_seconds"], 7, "{roots}");
     appears(&served, "ele.orders@v1");
     write(&table, "dt=2", "id\n2\n");
     appears(&served, "ele.orders@v2");
