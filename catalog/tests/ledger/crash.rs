@@ -182,19 +182,8 @@ async fn a_crash_at_any_step_of_a_removal_ends_in_a_removal() {
     for (at, done) in (1..MOST).flat_map(|at| [(at, false), (at, true)]) {
         let ledger = stores.open().await;
         let name = stores.world.dataset(&ledger, "ads.clicks").await;
-        for files in 1..=2 {
-            let manifest = stores.world.manifest(&ledger, &[("dt=1", files)]).await;
-            let head = (files > 1).then_some(files - 1);
-            ledger
-                .commit(commit_of(&name, head, manifest))
-                .await
-                .unwrap();
-        }
-        ledger
-            .begin_removal(&name, Purpose::Ordinary)
-            .await
-            .unwrap();
-        stores.world.pass(86_400_000);
+        stores.world.versions(&ledger, &name, 2).await;
+        stores.world.begin_removal(&ledger, &name).await;
         drop(ledger);
         let (ledger, crash) = stores.doomed(at, done).await;
         let answer = ledger.finish_removal(&name, Purpose::Ordinary).await;

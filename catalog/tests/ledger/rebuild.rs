@@ -52,22 +52,10 @@ async fn fill(world: &World, ledger: &Ledger) {
         .resolve(&"ads.clicks@v1".parse().unwrap())
         .await
         .unwrap();
-    ledger
-        .begin_version_removal(&v1, Purpose::Ordinary)
-        .await
-        .unwrap();
-    world.pass(86_400_000);
-    ledger
-        .finish_version_removal(&v1, Purpose::Ordinary)
-        .await
-        .unwrap();
+    world.remove_version(ledger, &v1).await;
     world.dataset(ledger, "ads.empty").await;
     let removed = world.dataset(ledger, "ads.removed").await;
-    ledger
-        .begin_removal(&removed, Purpose::Ordinary)
-        .await
-        .unwrap();
-    world.pass(86_400_000);
+    world.begin_removal(ledger, &removed).await;
     ledger
         .finish_removal(&removed, Purpose::Ordinary)
         .await

@@ -1,29 +1,13 @@
 //! What is removed, when, and what never is.
 
 use terrace_catalog::descriptor::{Descriptor, Kind};
-use terrace_catalog::ledger::{Ledger, LedgerError, Purpose, Version, VersionState};
+use terrace_catalog::ledger::{LedgerError, Purpose, VersionState};
 use terrace_catalog::{DatasetName, Selector};
 
-use super::world::{World, commit_of};
-
-const DAY: i64 = 86_400_000;
+use super::world::{DAY, World, commit_of};
 
 fn is_refused<T: std::fmt::Debug>(answer: Result<T, LedgerError>) -> bool {
     matches!(answer, Err(LedgerError::Refused(_)))
-}
-
-async fn versions(world: &World, ledger: &Ledger, name: &DatasetName, count: u64) -> Vec<Version> {
-    let mut all = Vec::new();
-    for files in 1..=count {
-        let manifest = world.manifest(ledger, &[("dt=1", files)]).await;
-        let head = (files > 1).then_some(files - 1);
-        let done = ledger
-            .commit(commit_of(name, head, manifest))
-            .await
-            .unwrap();
-        all.push(done.version().clone());
-    }
-    all
 }
 
 // A table that somebody trains on vanishes, or one that was removed by mistake cannot be had back.
@@ -32,7 +16,7 @@ async fn a_dataset_is_removed_in_two_steps() {
     let world = World::new();
     let ledger = world.open().await;
     let name = world.dataset(&ledger, "ads.clicks").await;
-    let versions = versions(&world, &ledger, &name, 2).await;
+    let versions = world.versions(&ledger, &name, 2).await;
     let holder = "mount:node-1".parse().unwrap();
     ledger.hold(&versions[0], &holder, None, "").await.unwrap();
     assert!(is_refused(
@@ -69,11 +53,7 @@ async fn a_dataset_is_removed_in_two_steps() {
         .await
         .unwrap();
 
-    ledger
-        .begin_removal(&name, Purpose::Ordinary)
-        .await
-        .unwrap();
-    world.pass(DAY);
+    world.begin_removal(&ledger, &name).await;
     ledger
         .finish_removal(&name, Purpose::Ordinary)
         .await
@@ -100,7 +80,7 @@ async fn a_model_is_removed_only_by_who_says_so() {
         .create(Descriptor::new(Kind::Model, name.clone(), ""))
         .await
         .unwrap();
-    let versions = versions(&world, &ledger, &name, 2).await;
+    let versions = world.versions(&ledger, &name, 2).await;
     assert!(is_refused(
         ledger.begin_removal(&name, Purpose::Ordinary).await
     ));
@@ -136,7 +116,7 @@ async fn a_needed_version_is_not_removed() {
     let world = World::new();
     let ledger = world.open().await;
     let name = world.dataset(&ledger, "ads.clicks").await;
-    let versions = versions(&world, &ledger, &name, 4).await;
+    let versions = world.versions(&ledger, &name, 4).await;
     let begin = async |number: usize| {
         ledger
             .begin_version_removal(&versions[number - 1], Purpose::Ordinary)
@@ -193,7 +173,7 @@ async fn a_day_without_its_version_means_the_one_before() {
     let world = World::new();
     let ledger = world.open().await;
     let name = world.dataset(&ledger, "ads.clicks").await;
-    let first = versions(&world, &ledger, &name, 2).await;
+    let first = world.versions(&ledger, &name, 2).await;
     world.pass(DAY);
     let next = world.manifest(&ledger, &[("dt=2", 1)]).await;
     ledger
@@ -210,15 +190,7 @@ async fn a_day_without_its_version_means_the_one_before() {
     };
     assert_eq!(of_day().await, Some(2));
     for (version, left) in [(&first[1], Some(1)), (&first[0], None)] {
-        ledger
-            .begin_version_removal(version, Purpose::Ordinary)
-            .await
-            .unwrap();
-        world.pass(DAY);
-        ledger
-            .finish_version_removal(version, Purpose::Ordinary)
-            .await
-            .unwrap();
+        world.remove_version(&ledger, version).await;
         assert_eq!(of_day().await, left);
     }
 }

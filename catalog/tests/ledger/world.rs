@@ -9,8 +9,11 @@ use terrace_catalog::blobs::{BlobId, Blobs, DirectoryBlobs};
 use terrace_catalog::descriptor::{Descriptor, Kind};
 use terrace_catalog::kv::Kv;
 use terrace_catalog::kv::rocks::RocksKv;
-use terrace_catalog::ledger::{Commit, CommitError, Ledger, LedgerConfig};
+use terrace_catalog::ledger::{Commit, CommitError, Ledger, LedgerConfig, Purpose, Version};
 use terrace_catalog::manifest::{FileEntry, Header, ManifestEdit};
+
+/// A day, the time between the two steps of a removal.
+pub(crate) const DAY: i64 = 86_400_000;
 
 /// 2026-11-20, noon.
 pub(crate) const NOON: i64 = 1_795_176_000_000;
@@ -70,6 +73,42 @@ impl World {
             edit.put_partition(path, Vec::new(), files).await.unwrap();
         }
         edit.finish().await.unwrap()
+    }
+}
+
+impl World {
+    /// Commits this many versions to a dataset without one; version n has n files.
+    pub(crate) async fn versions(
+        &self,
+        ledger: &Ledger,
+        name: &DatasetName,
+        count: u64,
+    ) -> Vec<Version> {
+        let mut all = Vec::new();
+        for files in 1..=count {
+            let manifest = self.manifest(ledger, &[("dt=1", files)]).await;
+            let commit = commit_of(name, (files > 1).then_some(files - 1), manifest);
+            let done = ledger.commit(commit).await.unwrap();
+            all.push(done.version().clone());
+        }
+        all
+    }
+
+    /// Both steps of a version's removal, and the day between them.
+    pub(crate) async fn remove_version(&self, ledger: &Ledger, version: &Version) {
+        let ordinary = Purpose::Ordinary;
+        let begun = ledger.begin_version_removal(version, ordinary).await;
+        begun.unwrap();
+        self.pass(DAY);
+        let finished = ledger.finish_version_removal(version, ordinary).await;
+        finished.unwrap();
+    }
+
+    /// The first step of a dataset's removal, and the day behind it.
+    pub(crate) async fn begin_removal(&self, ledger: &Ledger, name: &DatasetName) {
+        let begun = ledger.begin_removal(name, Purpose::Ordinary).await;
+        begun.unwrap();
+        self.pass(DAY);
     }
 }
 
