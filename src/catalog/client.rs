@@ -158,7 +158,7 @@ impl CatalogClient {
     }
 
     /// Follows the events behind a sequence number; from now on without one. The server ends a stream
-    /// now and then: start again behind the last event that was seen. Without `follow` the stream ends
+    /// now and then: start again behind [`Events::seen`]. Without `follow` the stream ends
     /// behind the last event that has happened.
     pub(crate) async fn events(
         &self,
@@ -174,6 +174,7 @@ impl CatalogClient {
             client: self.clone(),
             response,
             buffer: Vec::new(),
+            seen: after,
         })
     }
 
@@ -281,14 +282,22 @@ pub(crate) struct Events {
     client: CatalogClient,
     response: Response,
     buffer: Vec<u8>,
+    seen: Option<u64>,
 }
 
 impl Events {
+    /// The sequence number up to which the stream was read: where the next one goes on. None: the server
+    /// has not said yet where this one began.
+    pub(crate) fn seen(&self) -> Option<u64> {
+        self.seen
+    }
+
     /// The next event; none when the server ended the stream. Safe to drop and call again.
     pub(crate) async fn next(&mut self) -> Result<Option<EventItem>, CatalogError> {
         loop {
             while let Some(end) = self.buffer.windows(2).position(|pair| pair == b"\n\n") {
                 let message: Vec<u8> = self.buffer.drain(..end + 2).collect();
+                self.seen = id_of(&message).or(self.seen);
                 if let Some(data) = data_of(&message) {
                     let event = serde_json::from_slice(&data);
                     return event
@@ -342,13 +351,23 @@ impl Lines {
     }
 }
 
-/// The `data:` lines of one message, joined; none for a comment.
-fn data_of(message: &[u8]) -> Option<Vec<u8>> {
+/// The lines of one message that begin with a field's name, without it.
+fn field<'a>(message: &'a [u8], name: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
     let lines = message.split(|byte| *byte == b'\n');
-    let data: Vec<&[u8]> = lines
-        .filter_map(|line| line.strip_prefix(b"data:"))
+    lines
+        .filter_map(move |line| line.strip_prefix(name)?.strip_prefix(b":"))
         .map(|line| line.strip_prefix(b" ").unwrap_or(line))
-        .collect();
+}
+
+/// The sequence number of one message; none for a comment.
+fn id_of(message: &[u8]) -> Option<u64> {
+    let id = field(message, b"id").last()?;
+    std::str::from_utf8(id).ok()?.parse().ok()
+}
+
+/// The `data:` lines of one message, joined; none for a comment and for the first message.
+fn data_of(message: &[u8]) -> Option<Vec<u8>> {
+    let data: Vec<&[u8]> = field(message, b"data").collect();
     (!data.is_empty()).then(|| data.join(&b'\n'))
 }
 
@@ -390,5 +409,8 @@ mod tests {
         assert_eq!(data_of(b": alive\n\n"), None);
         let event = b"id: 7\nevent: version\ndata: {\"a\":\ndata: 1}\n\n";
         assert_eq!(data_of(event).unwrap(), b"{\"a\":\n1}");
+        assert_eq!((id_of(event), id_of(b": alive\n\n")), (Some(7), None));
+        let first = b"id: 6\n\n";
+        assert_eq!((id_of(first), data_of(first)), (Some(6), None));
     }
 }

@@ -1,6 +1,8 @@
 //! What happened, as a stream of server-sent events that is resumed by sequence number.
 //!
 //! ```text
+//! id: 6                    first, and without data: where the stream begins
+//!
 //! id: 7                    the sequence number: what `after` or Last-Event-ID takes
 //! event: version           the kind
 //! data: {...}              an `EventItem`
@@ -9,7 +11,10 @@
 //!
 //! The log of events is the truth and a wake-up is a hint: after every wake-up, and every [`LOOK`]
 //! without one, the log is read behind the last event that was sent. A client that resumes behind the
-//! last event it has seen misses none. Events of namespaces that the caller may not list are left out.
+//! last id it has seen misses none: the first one comes before any event, so that this holds also for a
+//! client that was cut off before it saw one. Without data it is no event to those who read the format
+//! (browsers keep the id and dispatch nothing). Events of namespaces that the caller may not list are
+//! left out.
 
 use std::convert::Infallible;
 use std::sync::atomic::Ordering;
@@ -18,7 +23,7 @@ use std::time::Duration;
 use axum::extract::{FromRequestParts, State};
 use axum::http::request::Parts;
 use axum::response::sse::{Event as Message, KeepAlive, Sse};
-use futures::stream::{self, Stream};
+use futures::stream::{self, Stream, StreamExt};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -64,8 +69,9 @@ impl<S: Send + Sync> FromRequestParts<S> for LastEventId {
     }
 }
 
-/// Follows what happens, from a sequence number or from now on. The stream ends after some minutes:
-/// go on behind the last event.
+/// Follows what happens, from a sequence number or from now on. The first message has an id and no
+/// data: the stream is of what happens behind it. The stream ends after some minutes: go on behind the
+/// last id.
 #[utoipa::path(get, path = "/api/v1/events", tag = "events", params(EventQuery),
     responses((status = 200, content_type = "text/event-stream", body = EventMessage,
         description = "Messages whose data is an EventItem each"),
@@ -86,12 +92,14 @@ pub(super) async fn follow(
         Some(after) => after,
         None => api.newest_event().await?,
     };
+    // Read before the answer begins: who asks for events that are gone is told so.
+    let ready = ledger.events(after, PAGE).await?.into_iter();
     let follower = Follower {
         ledger,
         watch,
         after,
         follow: query.follow.unwrap_or(true),
-        ready: Vec::new().into_iter(),
+        ready,
         ends: Instant::now() + life(&caller.0),
         caller: caller.0,
         shutdown: api.parts.shutdown.clone(),
@@ -101,6 +109,8 @@ pub(super) async fn follow(
         let event = follower.next().await?;
         Some((Ok(message(&event)), follower))
     });
+    let begin = Message::default().id(after.to_string());
+    let messages = stream::iter([Ok(begin)]).chain(messages);
     let alive = KeepAlive::new().interval(ALIVE).text("alive");
     Ok(Sse::new(messages).keep_alive(alive))
 }

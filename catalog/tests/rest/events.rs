@@ -24,6 +24,31 @@ impl Stream {
         Self { socket, text }
     }
 
+    /// Reads the first message: where the stream begins.
+    async fn place(&mut self) -> u64 {
+        let read = async {
+            loop {
+                let first = self.text.lines().find_map(|line| line.strip_prefix("id: "));
+                // Not before the message is whole.
+                let first = first.filter(|_| self.text.contains("\n\n"));
+                if let Some(place) = first.and_then(|id| id.parse().ok()) {
+                    return place;
+                }
+                self.more().await;
+            }
+        };
+        let read = tokio::time::timeout(Duration::from_secs(60), read);
+        read.await.unwrap()
+    }
+
+    async fn more(&mut self) {
+        let mut bytes = [0; 4096];
+        let length = self.socket.read(&mut bytes).await.unwrap();
+        assert!(length > 0, "the stream ended: {}", self.text);
+        let text = std::str::from_utf8(&bytes[..length]).unwrap();
+        self.text.push_str(text);
+    }
+
     /// Reads until the text has this many messages; the messages' data.
     async fn messages(&mut self, count: usize) -> Vec<serde_json::Value> {
         let read = async {
@@ -37,11 +62,7 @@ impl Stream {
                 if data.len() >= count {
                     return data;
                 }
-                let mut bytes = [0; 4096];
-                let length = self.socket.read(&mut bytes).await.unwrap();
-                assert!(length > 0, "the stream ended: {}", self.text);
-                self.text
-                    .push_str(std::str::from_utf8(&bytes[..length]).unwrap());
+                self.more().await;
             }
         };
         tokio::time::timeout(Duration::from_secs(60), read)
@@ -87,6 +108,30 @@ async fn events_are_resumed_and_filtered() {
     let last = format!("Last-Event-ID: {}\r\n", all[2]["seq"]);
     let mut again = Stream::open(&catalog, &token, "?after=0", &last).await;
     assert_eq!(again.messages(1).await[0], all[3]);
+}
+
+// A follower that was cut off before its first event would begin anew, and miss what happened between.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fresh_stream_says_where_it_begins() {
+    let catalog = Catalog::start().await;
+    let token = catalog.token(&["list:ads"]).await;
+    catalog.publish("hr.pay", &[&[("", "f", 1)]]).await;
+    let newest = catalog.ledger.events(0, 9).await.unwrap().pop().unwrap();
+    let mut fresh = Stream::open(&catalog, &token, "", "").await;
+    let place = fresh.place().await;
+    assert_eq!(place, newest.sequence);
+    assert!(!fresh.text.contains("data:"), "{}", fresh.text);
+    drop(fresh);
+    catalog.publish("ads.new", &[&[("", "f", 1)]]).await;
+    let mut again = Stream::open(&catalog, &token, &format!("?after={place}"), "").await;
+    assert_eq!(again.place().await, place);
+    assert_eq!(again.messages(2).await[1]["kind"], "version_committed");
+
+    // One who was away for too long is told so, and does not wait for what is gone.
+    catalog.ledger.trim_events(newest.sequence).await.unwrap();
+    let path = format!("/api/v1/events?after={}", newest.sequence - 1);
+    let gone = catalog.ask("GET", &path, Some(&token), b"").await;
+    assert_eq!(gone.status, 410, "{}", gone.body);
 }
 
 // A server that waits for its followers before it ends never ends.

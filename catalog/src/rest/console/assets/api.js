@@ -98,11 +98,11 @@ export function dataset(name, ...below) {
 }
 
 /**
- * Follows events until `signal`: `event(item)` for each, `state(is live)` when the stream comes or goes,
- * and `lost()` when events were missed and everything has to be asked again. EventSource cannot send a
- * header, so the stream is read here. `after` is the last event that an earlier call has seen.
+ * Follows events until `signal`: `event(item)` for each, `place(id)` where the stream is, `state(is live)`
+ * when it comes or goes, and `lost()` when events were missed and everything has to be asked again.
+ * EventSource cannot send a header, so the stream is read here. `after` is the last place of an earlier call.
  */
-export async function follow(signal, after, { event, state, lost }) {
+export async function follow(signal, after, { event, place, state, lost }) {
   let pause = 500;
   while (!signal.aborted) {
     try {
@@ -113,8 +113,8 @@ export async function follow(signal, after, { event, state, lost }) {
       pause = 500;
       for await (const item of messages(response.body)) {
         if (signal.aborted) return;
-        after = item.seq;
-        event(item);
+        if (item.id) place(after = item.id);
+        if (item.data) event(JSON.parse(item.data));
       }
     } catch (error) {
       if (signal.aborted) return;
@@ -130,7 +130,10 @@ export async function follow(signal, after, { event, state, lost }) {
   }
 }
 
-/** The events of a stream: blocks of lines, each with its JSON behind `data:`. */
+/**
+ * The messages of a stream: blocks of lines, each with the place in the stream behind `id:`, and all but the
+ * first with JSON behind `data:`. The first says where the stream begins.
+ */
 async function* messages(stream) {
   const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
@@ -140,8 +143,9 @@ async function* messages(stream) {
     const blocks = (rest + value).split(/\r?\n\r?\n/);
     rest = blocks.pop();
     for (const block of blocks) {
-      const data = block.split(/\r?\n/).filter((line) => line.startsWith("data:")).map((line) => line.slice(5));
-      if (data.length) yield JSON.parse(data.join("\n"));
+      const lines = block.split(/\r?\n/);
+      const field = (name) => lines.filter((line) => line.startsWith(`${name}:`)).map((line) => line.slice(name.length + 1).trim());
+      yield { id: field("id").at(-1), data: field("data").join("\n") };
     }
   }
 }

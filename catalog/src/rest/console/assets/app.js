@@ -123,10 +123,8 @@ function listen() {
   if (!session.token() || document.visibilityState !== "visible") return;
   stream = new AbortController();
   follow(stream.signal, seen, {
-    event: (item) => {
-      seen = item.seq;
-      listeners.forEach((listener) => listener(item));
-    },
+    event: (item) => listeners.forEach((listener) => listener(item)),
+    place: (id) => { seen = id; },
     state: (isLive) => {
       live.textContent = isLive ? "live" : "reconnecting";
       live.classList.toggle("on", isLive);
