@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::grant::{Grants, Scope};
+use super::grant::{GrantError, Grants, Scope};
 
 /// Who makes a request. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -20,6 +20,18 @@ impl Principal {
             grants: Arc::new(grants),
             expires_ms,
         }
+    }
+
+    /// One that another catalog of the same database has believed, from what it noted: the texts of its
+    /// grants, of which there may be none.
+    pub(crate) fn restored(
+        label: &str,
+        grants: &[String],
+        expires_ms: Option<i64>,
+    ) -> Result<Self, GrantError> {
+        let grants = grants.iter().map(|text| Grants::parse(&[text]));
+        let grants = grants.collect::<Result<Vec<_>, _>>()?;
+        Ok(Self::new(label, Grants::union(grants.iter()), expires_ms))
     }
 
     /// Whether it may do this over a namespace.

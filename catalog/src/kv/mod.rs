@@ -372,6 +372,11 @@ pub trait Kv: Send + Sync + Debug + 'static {
     /// Everything as it was at one moment, in order, page by page: for backups.
     fn dump(&self) -> BoxStream<'static, Result<DumpPage, KvError>>;
 
+    /// Whether several catalogs may be open over it at a time. Not so: nobody else reads what is written.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     /// What one call may carry.
     fn limits(&self) -> Limits;
 }

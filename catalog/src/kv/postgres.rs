@@ -247,6 +247,10 @@ impl Kv for PostgresKv {
         crate::stream::received(received).boxed()
     }
 
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     fn limits(&self) -> Limits {
         LIMITS
     }

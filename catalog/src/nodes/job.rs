@@ -104,11 +104,9 @@ pub enum Cause {
     Policy,
 }
 
-/// A job: one version, one tier, and the nodes it is asked of. Changes only by ending.
+/// What is to be brought where, and who wants it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Job {
-    /// Its id.
-    pub id: JobId,
+pub struct Work {
     /// What was asked for, as text.
     pub selector: String,
     /// Whose version.
@@ -121,14 +119,23 @@ pub struct Job {
     pub pin: bool,
     /// Bytes that each node is to have; 0 for lists of files.
     pub bytes: u64,
-    /// The nodes, each once, in order.
+    /// The nodes; of a job each once, in order.
     pub nodes: Vec<NodeName>,
-    /// When it was made: milliseconds since 1970.
-    pub created_ms: i64,
     /// Who asked, as logs name them.
     pub by: String,
-    /// Why there is one.
+    /// Why it is wanted.
     pub cause: Cause,
+}
+
+/// A job: one version, one tier, and the nodes it is asked of. Changes only by ending.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Job {
+    /// Its id.
+    pub id: JobId,
+    /// What its nodes are asked to do.
+    pub work: Work,
+    /// When it was made: milliseconds since 1970.
+    pub created_ms: i64,
     /// How it ended, and when.
     pub ended: Option<(State, i64)>,
 }
@@ -244,16 +251,18 @@ mod tests {
         let nodes: Vec<NodeName> = nodes.iter().map(|name| name.parse().unwrap()).collect();
         let job = Job {
             id: "0123456789ab".parse().unwrap(),
-            selector: "ads.clicks".to_owned(),
-            dataset: "ads.clicks".parse().unwrap(),
-            version: 3,
-            tier: Tier::Hot,
-            pin: false,
-            bytes: BYTES,
-            nodes: nodes.clone(),
+            work: Work {
+                selector: "ads.clicks".to_owned(),
+                dataset: "ads.clicks".parse().unwrap(),
+                version: 3,
+                tier: Tier::Hot,
+                pin: false,
+                bytes: BYTES,
+                nodes: nodes.clone(),
+                by: "test".to_owned(),
+                cause: Cause::Asked,
+            },
             created_ms: 1,
-            by: "test".to_owned(),
-            cause: Cause::Asked,
             ended: None,
         };
         (job, nodes.into_iter().map(Part::new).collect())

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::job::{Cause, Job, Part, PartReport, State, Tier};
+use super::job::{Job, Part, PartReport, State, Work};
 use super::name::{JobId, NodeName};
 use super::record::{JobRecord, PartRecord, decode, encode};
 use crate::kv::{Compare, KeyRange, Kv, KvError, MAX_OPS, MAX_PAGE, Txn, TxnOutcome, Versioned};
@@ -59,31 +59,6 @@ pub enum JobsError {
     Kv(#[from] KvError),
 }
 
-/// A job that is to be made.
-#[derive(Clone, Debug)]
-pub struct NewJob {
-    /// Its id; none: a random one. With an id, a job that exists already is left as it is.
-    pub id: Option<JobId>,
-    /// What was asked for, as text.
-    pub selector: String,
-    /// Whose version.
-    pub dataset: DatasetName,
-    /// Its number.
-    pub version: u64,
-    /// Where to.
-    pub tier: Tier,
-    /// Whether the bytes stay there.
-    pub pin: bool,
-    /// Bytes that each node is to have; 0 for lists of files.
-    pub bytes: u64,
-    /// The nodes.
-    pub nodes: Vec<NodeName>,
-    /// Who asks, as logs name them.
-    pub by: String,
-    /// Why there is one.
-    pub cause: Cause,
-}
-
 /// The jobs that have not ended, and when they were read.
 type Memory = Option<(Instant, Vec<Job>)>;
 
@@ -107,13 +82,18 @@ impl Jobs {
         self.kv.as_ref()
     }
 
-    /// Makes a job. Errors with `Invalid` without nodes or with too many, with `Full`.
-    pub async fn create(&self, new: NewJob, now_ms: i64) -> Result<Job, JobsError> {
-        let mut nodes = new.nodes;
-        nodes.sort();
-        nodes.dedup();
-        if !(1..=MAX_NODES).contains(&nodes.len()) {
-            let count = nodes.len();
+    /// Makes a job; without an id it gets one, and with one a job that exists already is left as it is.
+    /// Errors with `Invalid` without nodes or with too many, with `Full`.
+    pub async fn create(
+        &self,
+        id: Option<JobId>,
+        mut work: Work,
+        now_ms: i64,
+    ) -> Result<Job, JobsError> {
+        work.nodes.sort();
+        work.nodes.dedup();
+        if !(1..=MAX_NODES).contains(&work.nodes.len()) {
+            let count = work.nodes.len();
             let why = format!("a job is asked of 1 to {MAX_NODES} nodes, and these are {count}");
             return Err(JobsError::Invalid(why));
         }
@@ -121,17 +101,9 @@ impl Jobs {
             return Err(JobsError::Full);
         }
         let job = Job {
-            id: new.id.unwrap_or_else(|| JobId::from_bytes(rand::random())),
-            selector: new.selector,
-            dataset: new.dataset,
-            version: new.version,
-            tier: new.tier,
-            pin: new.pin,
-            bytes: new.bytes,
-            nodes,
+            id: id.unwrap_or_else(|| JobId::from_bytes(rand::random())),
+            work,
             created_ms: now_ms,
-            by: new.by,
-            cause: new.cause,
             ended: None,
         };
         let key = job_key(&job.id);
@@ -160,7 +132,7 @@ impl Jobs {
         limit: usize,
     ) -> Result<Vec<Job>, JobsError> {
         let mut jobs = self.all().await?;
-        jobs.retain(|job| dataset.is_none_or(|dataset| job.dataset == *dataset));
+        jobs.retain(|job| dataset.is_none_or(|dataset| job.work.dataset == *dataset));
         jobs.truncate(limit);
         Ok(jobs)
     }
@@ -168,14 +140,12 @@ impl Jobs {
     /// The parts of a job, in the order of its nodes. Those of a job that was cancelled, or that has
     /// failed for its age, have ended with it.
     pub async fn parts(&self, job: &Job) -> Result<Vec<Part>, JobsError> {
-        let keys: Vec<Bytes> = job
-            .nodes
-            .iter()
+        let keys: Vec<Bytes> = (job.work.nodes.iter())
             .map(|node| part_key(&job.id, node))
             .collect();
         let found = self.kv.get_many(&keys).await?;
         let mut parts = Vec::with_capacity(keys.len());
-        for (node, stored) in job.nodes.iter().zip(&found) {
+        for (node, stored) in job.work.nodes.iter().zip(&found) {
             let mut part = part_of(node, stored.as_ref())?;
             if let Some((state, _)) = job.ended
                 && !part.state.has_ended()
@@ -205,7 +175,7 @@ impl Jobs {
     ) -> Result<Vec<Job>, JobsError> {
         let mut orders = Vec::new();
         for job in self.active().await? {
-            if job.nodes.binary_search(node).is_err() {
+            if job.work.nodes.binary_search(node).is_err() {
                 continue;
             }
             let refusal = refused(&job).map(|why| PartReport {
@@ -233,7 +203,7 @@ impl Jobs {
         let key = part_key(&job.id, node);
         let stored = self.kv.get(&key).await?;
         let mut part = part_of(node, stored.as_ref())?;
-        if report.is_some_and(|report| part.apply(report, job.bytes)) {
+        if report.is_some_and(|report| part.apply(report, job.work.bytes)) {
             let txn = Txn::new()
                 .unchanged(key.clone(), stored.as_ref())
                 .put(key, encode(&PartRecord::of(&part))?);
@@ -286,7 +256,7 @@ impl Jobs {
             done_bytes: 0,
             error: Some("the node did not say within a day that it was done".to_owned()),
         };
-        for node in &job.nodes {
+        for node in &job.work.nodes {
             self.take_in(job, node, Some(&late), now_ms).await?;
         }
         Ok(())
@@ -294,9 +264,7 @@ impl Jobs {
 
     async fn remove(&self, job: &Job) -> Result<(), JobsError> {
         // The job last: what a crash leaves is found again.
-        let mut keys: Vec<Bytes> = job
-            .nodes
-            .iter()
+        let mut keys: Vec<Bytes> = (job.work.nodes.iter())
             .map(|node| part_key(&job.id, node))
             .collect();
         keys.push(job_key(&job.id));

@@ -18,8 +18,8 @@ use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
 use super::Nodes;
-use super::job::{Cause, State, Tier};
-use super::jobs::{JobsError, MAX_NODES, NewJob};
+use super::job::{Cause, State, Tier, Work};
+use super::jobs::{JobsError, MAX_NODES};
 use super::name::JobId;
 use super::record::{CursorRecord, decode, encode};
 use crate::descriptor::WarmTier;
@@ -76,6 +76,9 @@ pub async fn follow(nodes: Nodes, stop: CancellationToken) {
                     Ok(0) => {}
                     Ok(failed) => tracing::warn!(failed, "warm-up jobs took too long"),
                     Err(error) => tracing::warn!(%error, "warm-up jobs are not tidied"),
+                }
+                if let Err(error) = follower.nodes.tidy(now_ms).await {
+                    tracing::warn!(%error, "reports of nodes that are gone stay");
                 }
             }
         }
@@ -184,7 +187,7 @@ impl Follower {
             Err(error) => return Err(error.into()),
         };
         let now_ms = system_clock()();
-        let presence = self.nodes.presence();
+        let presence = self.nodes.presence(now_ms).await;
         let mut nodes = presence.able(&event.dataset, version, tier, now_ms);
         if nodes.is_empty() {
             if self.began.elapsed() < SETTLE {
@@ -195,8 +198,7 @@ impl Follower {
         }
         nodes.truncate(MAX_NODES);
         self.cancel_older(event, version, now_ms).await?;
-        let new = NewJob {
-            id: Some(id_of(event, version)),
+        let work = Work {
             selector: selector.to_string(),
             dataset: event.dataset.clone(),
             version,
@@ -211,9 +213,14 @@ impl Follower {
             by: format!("the descriptor of {}", event.dataset),
             cause: Cause::Policy,
         };
-        match self.nodes.jobs.create(new, now_ms).await {
+        match self
+            .nodes
+            .jobs
+            .create(Some(id_of(event, version)), work, now_ms)
+            .await
+        {
             Ok(job) => {
-                let (id, nodes) = (job.id.as_str(), job.nodes.len());
+                let (id, nodes) = (job.id.as_str(), job.work.nodes.len());
                 tracing::info!(%selector, job = id, nodes, "a new version is warmed");
             }
             // What is under way comes first; this version is warm when it is read.
@@ -233,8 +240,8 @@ impl Follower {
         now_ms: i64,
     ) -> Result<(), FollowError> {
         for job in self.nodes.jobs.active().await? {
-            let older = job.dataset == event.dataset && job.version < version;
-            if older && job.cause == Cause::Policy {
+            let older = job.work.dataset == event.dataset && job.work.version < version;
+            if older && job.work.cause == Cause::Policy {
                 let (ended, _) = self.nodes.jobs.cancel(&job.id, now_ms).await?;
                 let state = ended
                     .ended

@@ -1,10 +1,9 @@
 //! What nodes said last: who is there, what is mounted, and how much of which version is near.
 //!
-//! In memory only. A node is *fresh* for [`FRESH_MS`] after it spoke, and is shown with its age until
+//! In memory, and where several catalogs share a database in its store too (`shared.rs`). A node is *fresh* for [`FRESH_MS`] after it spoke, and is shown with its age until
 //! it is forgotten after [`GONE_MS`]. At most [`MAX_NODES`] nodes with [`MAX_VERSIONS`] versions each
 //! are kept, about 100 bytes a version. A name belongs to the token that reported it for as long as it
-//! is fresh, so that nobody else can speak for that node. With several catalogs over one database each
-//! one knows the nodes that report to it.
+//! is fresh, so that nobody else can speak for that node.
 //!
 //! One lock, held for no I/O.
 
@@ -19,9 +18,9 @@ use crate::name::DatasetName;
 /// A node that spoke within this is there. Nodes speak every few seconds.
 const FRESH_MS: i64 = 30_000;
 /// A node that was silent for so long is forgotten.
-const GONE_MS: i64 = 3_600_000;
+pub(super) const GONE_MS: i64 = 3_600_000;
 /// Most nodes.
-const MAX_NODES: usize = 2048;
+pub(super) const MAX_NODES: usize = 2048;
 /// Most versions of one node: those it has most of.
 pub const MAX_VERSIONS: usize = 1024;
 
@@ -104,13 +103,68 @@ pub enum PresenceError {
     Full,
 }
 
+/// What was said, and by whose token.
+#[derive(Clone, Debug)]
+pub(super) struct Heard {
+    pub(super) reporter: Principal,
+    pub(super) said: Said,
+}
+
+/// A node as a catalog tells others of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Own {
+    pub(super) name: NodeName,
+    /// When it spoke.
+    pub(super) seen_ms: i64,
+    /// When it said what others can read.
+    pub(super) said_ms: i64,
+}
+
 #[derive(Debug)]
 struct Known {
     reporter: Principal,
     seen_ms: i64,
     said: Said,
+    /// When it first said so.
+    said_ms: i64,
     /// Versions that are held for the node, and since when.
     held: BTreeMap<(DatasetName, u64), i64>,
+    /// Whether it spoke to this catalog last.
+    is_own: bool,
+    /// What others can read: when it was said, and when it was written.
+    told: Option<(i64, i64)>,
+}
+
+/// Everything that is known.
+#[derive(Debug, Default)]
+struct State {
+    nodes: BTreeMap<NodeName, Known>,
+    /// Own nodes that were forgotten, for others to forget: at most as many as there may be.
+    forgotten: Vec<NodeName>,
+}
+
+impl State {
+    fn drop_gone(&mut self, now_ms: i64) {
+        let gone = self.nodes.extract_if(.., |_, known| is_gone(known, now_ms));
+        let own = gone.filter(|(_, known)| known.told.is_some() && known.is_own);
+        self.forgotten.extend(own.map(|(name, _)| name));
+        self.forgotten.truncate(MAX_NODES);
+    }
+
+    /// Makes room for a node. Errors when there is none.
+    fn make_room(&mut self, name: &NodeName, now_ms: i64) -> Result<(), PresenceError> {
+        if self.nodes.len() < MAX_NODES || self.nodes.contains_key(name) {
+            return Ok(());
+        }
+        let stale = self
+            .nodes
+            .iter()
+            .filter(|(_, known)| !is_fresh(known, now_ms));
+        let oldest = stale.min_by_key(|(_, known)| known.seen_ms);
+        let oldest = oldest.map(|(name, _)| name.clone());
+        self.nodes.remove(&oldest.ok_or(PresenceError::Full)?);
+        Ok(())
+    }
 }
 
 /// What of a node's holds is to be written; see `holds.rs`.
@@ -123,7 +177,7 @@ pub(super) struct Due {
 /// See the module text.
 #[derive(Debug, Default)]
 pub struct Presence {
-    nodes: Mutex<BTreeMap<NodeName, Known>>,
+    state: Mutex<State>,
 }
 
 impl Presence {
@@ -142,41 +196,43 @@ impl Presence {
             let version = mount.version.as_ref();
             version.is_none_or(|(dataset, _)| may(dataset))
         });
-        let mut nodes = self.lock();
-        nodes.retain(|_, known| now_ms - known.seen_ms <= GONE_MS);
-        let held = match nodes.get_mut(name) {
-            Some(known) if is_fresh(known, now_ms) => {
-                if known.reporter.label() != reporter.label() {
-                    return Err(PresenceError::Taken(name.clone()));
-                }
-                if known.said.instance != said.instance {
-                    return Err(PresenceError::Twin(name.clone()));
-                }
-                std::mem::take(&mut known.held)
+        let mut state = self.lock();
+        state.drop_gone(now_ms);
+        let before = state.nodes.get_mut(name);
+        if let Some(known) = before.as_ref().filter(|known| is_fresh(known, now_ms)) {
+            if known.reporter.label() != reporter.label() {
+                return Err(PresenceError::Taken(name.clone()));
             }
-            Some(known) => std::mem::take(&mut known.held),
-            None => BTreeMap::new(),
-        };
-        if nodes.len() >= MAX_NODES && !nodes.contains_key(name) {
-            let stale = nodes.iter().filter(|(_, known)| !is_fresh(known, now_ms));
-            let oldest = stale.min_by_key(|(_, known)| known.seen_ms);
-            let oldest = oldest.map(|(name, _)| name.clone());
-            nodes.remove(&oldest.ok_or(PresenceError::Full)?);
+            if known.said.instance != said.instance {
+                return Err(PresenceError::Twin(name.clone()));
+            }
         }
+        let (held, told, said_ms) = match before {
+            None => (BTreeMap::new(), None, now_ms),
+            Some(known) => {
+                let same = known.said == said && known.reporter.label() == reporter.label();
+                let said_ms = if same { known.said_ms } else { now_ms };
+                (std::mem::take(&mut known.held), known.told, said_ms)
+            }
+        };
+        state.make_room(name, now_ms)?;
         let known = Known {
             reporter,
             seen_ms: now_ms,
             said,
+            said_ms,
             held,
+            is_own: true,
+            told,
         };
-        nodes.insert(name.clone(), known);
+        state.nodes.insert(name.clone(), known);
         Ok(())
     }
 
     /// Every node that is remembered, in the order of their names, with what is near of the datasets
     /// that `visible` lets pass.
     pub fn nodes(&self, now_ms: i64, visible: impl Fn(&DatasetName) -> bool) -> Vec<Node> {
-        let nodes = self.lock();
+        let nodes = &self.lock().nodes;
         let shown = nodes.iter().filter(|(_, known)| !is_gone(known, now_ms));
         let shown = shown.map(|(name, known)| {
             let heat = known.said.heat.iter();
@@ -204,7 +260,7 @@ impl Presence {
 
     /// How many nodes are fresh.
     pub fn fresh(&self, now_ms: i64) -> usize {
-        let nodes = self.lock();
+        let nodes = &self.lock().nodes;
         nodes.values().filter(|k| is_fresh(k, now_ms)).count()
     }
 
@@ -217,7 +273,7 @@ impl Presence {
         tier: Tier,
         now_ms: i64,
     ) -> Vec<NodeName> {
-        let nodes = self.lock();
+        let nodes = &self.lock().nodes;
         let able = nodes.iter().filter(|(_, known)| {
             let shown = known.said.mounts.iter().any(|mount| {
                 let pinned = mount.version.as_ref();
@@ -236,7 +292,7 @@ impl Presence {
     /// Which versions that the node has open are not held, or were not since `since_ms`, at most
     /// `most` of them; and which are held and not open any more.
     pub(super) fn due(&self, name: &NodeName, since_ms: i64, most: usize) -> Due {
-        let nodes = self.lock();
+        let nodes = &self.lock().nodes;
         let Some(known) = nodes.get(name) else {
             return Due::default();
         };
@@ -255,7 +311,7 @@ impl Presence {
 
     /// Notes what was done of it.
     pub(super) fn done(&self, name: &NodeName, due: &Due, now_ms: i64) {
-        let mut nodes = self.lock();
+        let nodes = &mut self.lock().nodes;
         let Some(known) = nodes.get_mut(name) else {
             return;
         };
@@ -266,8 +322,8 @@ impl Presence {
         });
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeName, Known>> {
-        self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -279,5 +335,6 @@ fn is_gone(known: &Known, now_ms: i64) -> bool {
     now_ms - known.seen_ms > GONE_MS
 }
 
+mod others;
 #[cfg(test)]
 mod tests;

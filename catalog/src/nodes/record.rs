@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::job::{Cause, Job, Part, State, Tier};
+use super::job::{Cause, Job, Part, State, Tier, Work};
 use super::name::{JobId, NodeName};
 use crate::kv::KvError;
 
@@ -41,16 +41,16 @@ pub(super) struct CursorRecord {
 impl JobRecord {
     pub(super) fn of(job: &Job) -> Self {
         Self {
-            selector: job.selector.clone(),
-            dataset: job.dataset.to_string(),
-            version: job.version,
-            tier: job.tier.as_str().to_owned(),
-            pin: job.pin,
-            bytes: job.bytes,
-            nodes: job.nodes.iter().map(ToString::to_string).collect(),
+            selector: job.work.selector.clone(),
+            dataset: job.work.dataset.to_string(),
+            version: job.work.version,
+            tier: job.work.tier.as_str().to_owned(),
+            pin: job.work.pin,
+            bytes: job.work.bytes,
+            nodes: job.work.nodes.iter().map(ToString::to_string).collect(),
             created_ms: job.created_ms,
-            by: job.by.clone(),
-            policy: job.cause == Cause::Policy,
+            by: job.work.by.clone(),
+            policy: job.work.cause == Cause::Policy,
             ended: job
                 .ended
                 .map(|(state, at_ms)| (state.as_str().to_owned(), at_ms)),
@@ -69,20 +69,22 @@ impl JobRecord {
             }
         };
         Ok(Job {
-            selector: self.selector,
-            dataset: (self.dataset.parse()).map_err(|_| damaged("its dataset is none"))?,
-            version: self.version,
-            tier: Tier::parse(&self.tier).ok_or_else(|| damaged("its tier is none"))?,
-            pin: self.pin,
-            bytes: self.bytes,
-            nodes: nodes.map_err(|_| damaged("a node is none"))?,
-            created_ms: self.created_ms,
-            by: self.by,
-            cause: if self.policy {
-                Cause::Policy
-            } else {
-                Cause::Asked
+            work: Work {
+                selector: self.selector,
+                dataset: (self.dataset.parse()).map_err(|_| damaged("its dataset is none"))?,
+                version: self.version,
+                tier: Tier::parse(&self.tier).ok_or_else(|| damaged("its tier is none"))?,
+                pin: self.pin,
+                bytes: self.bytes,
+                nodes: nodes.map_err(|_| damaged("a node is none"))?,
+                by: self.by,
+                cause: if self.policy {
+                    Cause::Policy
+                } else {
+                    Cause::Asked
+                },
             },
+            created_ms: self.created_ms,
             ended,
             id,
         })
@@ -135,7 +137,10 @@ mod tests {
             "ended":["failed",9],"later":1}"#;
         let record: JobRecord = decode(text).unwrap();
         let job = record.job("0123456789ab".parse().unwrap()).unwrap();
-        assert_eq!((job.version, job.tier, job.pin), (3, Tier::Hot, true));
+        assert_eq!(
+            (job.work.version, job.work.tier, job.work.pin),
+            (3, Tier::Hot, true)
+        );
         assert_eq!(job.ended, Some((State::Failed, 9)));
         let again: JobRecord = decode(&encode(&JobRecord::of(&job)).unwrap()).unwrap();
         assert_eq!(again.job(job.id.clone()).unwrap(), job);

@@ -38,7 +38,8 @@ pub(super) async fn metrics(
     State(api): State<Api>,
 ) -> Result<([(HeaderName, &'static str); 1], String), ApiError> {
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    let nodes = api.parts.nodes.presence().fresh(super::now_ms());
+    let now_ms = super::now_ms();
+    let nodes = api.parts.nodes.presence(now_ms).await.fresh(now_ms);
     let text = api.metrics.render(super::maintain::totals(&api), nodes);
     let text = text.map_err(|error| ApiError::internal(format!("render the counters: {error}")))?;
     Ok(([(header::CONTENT_TYPE, kind)], text))

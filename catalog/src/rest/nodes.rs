@@ -36,7 +36,9 @@ const MAX_HOLDS: usize = 64;
         description = "The nodes, as they said last"), (status = "default", body = ErrorBody)))]
 pub(super) async fn list(State(api): State<Api>, caller: Caller) -> Json<NodeList> {
     let visible = |dataset: &DatasetName| caller.0.may(Scope::List, dataset.namespace());
-    let nodes = api.parts.nodes.presence().nodes(now_ms(), visible);
+    let now_ms = now_ms();
+    let presence = api.parts.nodes.presence(now_ms).await;
+    let nodes = presence.nodes(now_ms, visible);
     let items = nodes.iter().map(|node| {
         let datasets: BTreeSet<_> = node.said.heat.iter().map(|heat| &heat.dataset).collect();
         NodeItem {
@@ -78,11 +80,9 @@ pub(super) async fn heat(
     Dataset(name): Dataset,
 ) -> Result<Json<HeatReport>, ApiError> {
     let holds = holds(&api, &name).await?;
-    let nodes = api
-        .parts
-        .nodes
-        .presence()
-        .nodes(now_ms(), |own| *own == name);
+    let now_ms = now_ms();
+    let presence = api.parts.nodes.presence(now_ms).await;
+    let nodes = presence.nodes(now_ms, |own| *own == name);
     let mut items = Vec::new();
     for node in &nodes {
         let mut own: Vec<&Heat> = node.said.heat.iter().collect();
@@ -145,9 +145,9 @@ pub(super) async fn report(
     let jobs = jobs.collect::<Result<Vec<_>, ApiError>>()?;
     let now_ms = now_ms();
     let all = &api.parts.nodes;
-    all.presence().hear(&node, caller.0.clone(), said, now_ms)?;
+    all.hear(&node, caller.0.clone(), said, now_ms).await?;
     let refused = |job: &nodes::Job| {
-        let namespace = job.dataset.namespace();
+        let namespace = job.work.dataset.namespace();
         let may = caller.0.may(Scope::Read, namespace);
         (!may).then(|| format!("the token of the node does not grant read over {namespace}"))
     };
@@ -158,12 +158,12 @@ pub(super) async fn report(
     }
     let jobs = orders.iter().map(|job| JobOrder {
         id: job.id.to_string(),
-        dataset: job.dataset.to_string(),
-        version: job.version,
-        tier: job.tier.as_str().to_owned(),
-        pin: job.pin,
-        unpin_older: job.pin && job.cause == nodes::Cause::Policy,
-        total_bytes: job.bytes,
+        dataset: job.work.dataset.to_string(),
+        version: job.work.version,
+        tier: job.work.tier.as_str().to_owned(),
+        pin: job.work.pin,
+        unpin_older: job.work.pin && job.work.cause == nodes::Cause::Policy,
+        total_bytes: job.work.bytes,
     });
     Ok(Json(ReportAnswer {
         jobs: jobs.collect(),

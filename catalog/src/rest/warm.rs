@@ -11,7 +11,7 @@ use super::policy::Caller;
 use super::wire::{ErrorBody, NewWarm, WarmJob, WarmList, WarmNode, WarmQuery};
 use super::{Api, now_ms};
 use crate::access::Scope;
-use crate::nodes::{Cause, Job, JobId, NewJob, NodeName, Part, Tier, percent};
+use crate::nodes::{Cause, Job, JobId, NodeName, Part, Tier, Work, percent};
 use crate::{DatasetName, Selector};
 
 /// Usual and greatest page.
@@ -49,7 +49,7 @@ pub(super) async fn create(
     let nodes = match &new.nodes {
         Some(names) => named(names)?,
         None => {
-            let presence = api.parts.nodes.presence();
+            let presence = api.parts.nodes.presence(now_ms).await;
             let able = presence.able(&version.dataset, version.number, tier, now_ms);
             if able.is_empty() {
                 let message = match tier {
@@ -62,8 +62,7 @@ pub(super) async fn create(
             able
         }
     };
-    let job = NewJob {
-        id: None,
+    let work = Work {
         selector: selector.to_string(),
         dataset: version.dataset.clone(),
         version: version.number,
@@ -78,7 +77,7 @@ pub(super) async fn create(
         cause: Cause::Asked,
     };
     let jobs = api.parts.nodes.jobs();
-    let job = jobs.create(job, now_ms).await?;
+    let job = jobs.create(None, work, now_ms).await?;
     let parts = jobs.parts(&job).await?;
     Ok(with_status(StatusCode::CREATED, item(&job, &parts)))
 }
@@ -100,7 +99,7 @@ pub(super) async fn show(
     params: RawPathParams,
 ) -> Result<Json<WarmJob>, ApiError> {
     let (job, parts) = api.parts.nodes.jobs().get(&id(&params)?).await?;
-    caller.require(Scope::List, job.dataset.namespace())?;
+    caller.require(Scope::List, job.work.dataset.namespace())?;
     Ok(Json(item(&job, &parts)))
 }
 
@@ -121,7 +120,7 @@ pub(super) async fn list(
     }
     let jobs = api.parts.nodes.jobs();
     let mut found = jobs.list(dataset.as_ref(), usize::MAX).await?;
-    found.retain(|job| caller.0.may(Scope::List, job.dataset.namespace()));
+    found.retain(|job| caller.0.may(Scope::List, job.work.dataset.namespace()));
     found.truncate(limit);
     // Collected: a closure that lives across an await makes the handler's future borrow too much.
     let looking: Vec<_> = found.iter().map(|job| jobs.parts(job)).collect();
@@ -151,9 +150,9 @@ pub(super) async fn cancel(
     let id = id(&params)?;
     let jobs = api.parts.nodes.jobs();
     let (job, _) = jobs.get(&id).await?;
-    let namespace = job.dataset.namespace();
+    let namespace = job.work.dataset.namespace();
     caller.require(Scope::Read, namespace)?;
-    if job.by != caller.0.label() {
+    if job.work.by != caller.0.label() {
         caller.require(Scope::Publish, namespace)?;
     }
     let (job, parts) = jobs.cancel(&id, now_ms()).await?;
@@ -166,28 +165,28 @@ fn id(params: &RawPathParams) -> Result<JobId, ApiError> {
 
 fn item(job: &Job, parts: &[Part]) -> WarmJob {
     let state = job.state(parts);
-    let total_bytes = job.bytes.saturating_mul(parts.len() as u64);
+    let total_bytes = job.work.bytes.saturating_mul(parts.len() as u64);
     let done_bytes = parts.iter().map(|part| part.done_bytes).sum();
     let nodes = parts.iter().map(|part| WarmNode {
         node: part.node.to_string(),
         state: part.state.as_str().to_owned(),
         done_bytes: part.done_bytes,
-        total_bytes: job.bytes,
+        total_bytes: job.work.bytes,
         error: part.error.clone(),
     });
     WarmJob {
         id: job.id.to_string(),
-        selector: job.selector.clone(),
-        dataset: job.dataset.to_string(),
-        version: job.version,
-        tier: job.tier.as_str().to_owned(),
-        pin: job.pin,
+        selector: job.work.selector.clone(),
+        dataset: job.work.dataset.to_string(),
+        version: job.work.version,
+        tier: job.work.tier.as_str().to_owned(),
+        pin: job.work.pin,
         state: state.as_str().to_owned(),
         total_bytes,
         done_bytes,
         percent: percent(done_bytes, total_bytes, state),
         nodes: nodes.collect(),
         created_ms: job.created_ms,
-        by: job.by.clone(),
+        by: job.work.by.clone(),
     }
 }

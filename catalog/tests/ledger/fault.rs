@@ -104,6 +104,10 @@ impl Kv for FaultKv {
         self.inner.dump()
     }
 
+    fn is_shared(&self) -> bool {
+        self.inner.is_shared()
+    }
+
     fn limits(&self) -> Limits {
         self.inner.limits()
     }

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::super::job::{Cause, Tier};
 use super::*;
 use crate::kv::rocks::RocksKv;
 
@@ -28,9 +29,8 @@ fn node(name: &str) -> NodeName {
     name.parse().unwrap()
 }
 
-fn new(nodes: &[&str]) -> NewJob {
-    NewJob {
-        id: None,
+fn work(nodes: &[&str]) -> Work {
+    Work {
         selector: "ads.clicks".to_owned(),
         dataset: "ads.clicks".parse().unwrap(),
         version: 3,
@@ -65,8 +65,12 @@ impl World {
 #[tokio::test]
 async fn a_job_lives_from_orders_to_its_end() {
     let world = world();
-    let job = world.jobs.create(new(&["b", "a", "b"]), 1).await.unwrap();
-    assert_eq!(job.nodes, [node("a"), node("b")]);
+    let job = world
+        .jobs
+        .create(None, work(&["b", "a", "b"]), 1)
+        .await
+        .unwrap();
+    assert_eq!(job.work.nodes, [node("a"), node("b")]);
     assert_eq!(world.orders("c").await, 0);
     assert_eq!(world.orders("a").await, 1);
     assert_eq!(world.says("a", &job.id, State::Running, 40).await, 1);
@@ -91,14 +95,14 @@ async fn a_job_lives_from_orders_to_its_end() {
 #[tokio::test]
 async fn failures_and_cancellation_end_a_job() {
     let world = world();
-    let job = world.jobs.create(new(&["a", "b"]), 1).await.unwrap();
+    let job = world.jobs.create(None, work(&["a", "b"]), 1).await.unwrap();
     world.says("a", &job.id, State::Failed, 10).await;
     world.says("b", &job.id, State::Done, BYTES).await;
     let (failed, parts) = world.jobs.get(&job.id).await.unwrap();
     assert_eq!(failed.state(&parts), State::Failed);
     assert_eq!(parts[0].error.as_deref(), Some("the store said no"));
 
-    let job = world.jobs.create(new(&["a", "b"]), 2).await.unwrap();
+    let job = world.jobs.create(None, work(&["a", "b"]), 2).await.unwrap();
     world.says("a", &job.id, State::Done, BYTES).await;
     let (cancelled, parts) = world.jobs.cancel(&job.id, 7).await.unwrap();
     assert_eq!(cancelled.ended, Some((State::Cancelled, 7)));
@@ -113,7 +117,7 @@ async fn failures_and_cancellation_end_a_job() {
     assert_eq!(listed[0].id, job.id, "the newest is first");
 
     // A node whose token may not read the version.
-    let job = world.jobs.create(new(&["a"]), 3).await.unwrap();
+    let job = world.jobs.create(None, work(&["a"]), 3).await.unwrap();
     let refused = |_: &Job| Some("may not".to_owned());
     let orders = world.jobs.exchange(&node("a"), &[], refused, 9).await;
     assert!(orders.unwrap().is_empty());
@@ -127,14 +131,14 @@ async fn failures_and_cancellation_end_a_job() {
 async fn jobs_are_bounded_in_number_and_age() {
     let world = world();
     assert!(matches!(
-        world.jobs.create(new(&[]), 1).await,
+        world.jobs.create(None, work(&[]), 1).await,
         Err(JobsError::Invalid(_))
     ));
     for _ in 0..MAX_ACTIVE {
-        world.jobs.create(new(&["a"]), 1).await.unwrap();
+        world.jobs.create(None, work(&["a"]), 1).await.unwrap();
     }
     assert!(matches!(
-        world.jobs.create(new(&["a"]), 1).await,
+        world.jobs.create(None, work(&["a"]), 1).await,
         Err(JobsError::Full)
     ));
     assert_eq!(world.jobs.tidy(LONGEST_MS).await.unwrap(), 0);
@@ -157,13 +161,10 @@ async fn jobs_are_bounded_in_number_and_age() {
 async fn a_job_with_an_id_is_made_once() {
     let world = world();
     let id: JobId = "0123456789ab".parse().unwrap();
-    let with_id = || NewJob {
-        id: Some(id.clone()),
-        ..new(&["a"])
-    };
-    world.jobs.create(with_id(), 1).await.unwrap();
+    let create = |now| world.jobs.create(Some(id.clone()), work(&["a"]), now);
+    create(1).await.unwrap();
     world.says("a", &id, State::Done, BYTES).await;
-    let again = world.jobs.create(with_id(), 9).await.unwrap();
+    let again = create(9).await.unwrap();
     assert_eq!((again.created_ms, again.ended), (1, Some((State::Done, 5))));
     assert_eq!(world.jobs.list(None, 10).await.unwrap().len(), 1);
 }
