@@ -14,14 +14,8 @@ const SEED: &str = "20261120";
 /// Cases that the fuzzer invents for each operation, besides those that follow from the document.
 const CASES: &str = "12";
 
-/// The tags of the routes that are asked: all but those for SQL engines, whose document is another one's.
-const FACES: [&str; 8] = [
-    "server", "datasets", "versions", "sync", "events", "access", "models", "nodes",
-];
-
-/// Operations with those tags that answer line by line, or with the rows of files, and what nodes tell of
-/// themselves in a protocol of their own.
-const APART: [&str; 4] = ["collect_garbage", "scrub", "sample_version", "report_node"];
+/// Operations that are not asked: they answer line by line, or with the rows of files.
+const APART: [&str; 3] = ["collect_garbage", "scrub", "sample_version"];
 
 /// The programs that judge; None: they are not here.
 fn checkers() -> Option<PathBuf> {
@@ -90,7 +84,6 @@ fn a_running_catalog_keeps_what_the_document_promises() {
             CASES,
             "--generation-deterministic",
         ])
-        .args(FACES.iter().flat_map(|face| ["--include-tag", face]))
         .args(APART.iter().flat_map(|id| ["--exclude-operation-id", id]))
         .arg(format!("{}/api/openapi.json", served.url()))
         .env("SCHEMATHESIS_HOOKS", "schemathesis_hooks")

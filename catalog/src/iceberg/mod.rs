@@ -37,5 +37,5 @@ mod warehouse;
 pub use judge::{LeftOut, left_out};
 pub(crate) use made::{Remembered, made};
 pub use table::{Refused, Table};
-pub(crate) use table::{check, check_served, is_table};
+pub(crate) use table::{check, check_served, is_table, no_table};
 pub use warehouse::{Place, Warehouse, WarehouseError};

@@ -20,7 +20,7 @@ use super::judge::{Judge, LeftOut, left_out};
 use super::warehouse::Place;
 use crate::blobs::BlobId;
 use crate::ledger::{ColumnIds, DatasetId, Ledger, LedgerError, Version, VersionState};
-use crate::manifest::{Header, Manifest, ManifestError};
+use crate::manifest::{Header, Manifest, ManifestError, Totals};
 use crate::{DatasetName, Selector, VersionRef};
 
 /// Most versions before the newest that are snapshots; tagged ones come on top.
@@ -203,17 +203,24 @@ pub(crate) async fn check_served(ledger: &Ledger, version: &Version) -> Result<(
 
 /// Whether the files of a version can be a table at all.
 pub(crate) fn check(version: &Version, header: &Header) -> Result<(), Refused> {
+    match no_table(header, &version.totals) {
+        None => Ok(()),
+        Some(reason) => Err(refused(version, reason)),
+    }
+}
+
+/// Why files are no table.
+pub(crate) fn no_table(header: &Header, totals: &Totals) -> Option<String> {
     let format = &*header.format;
-    let reason = if !matches!(format, "parquet" | "delta") {
-        format!("its files are {format} and not parquet")
+    if !matches!(format, "parquet" | "delta") {
+        Some(format!("its files are {format} and not parquet"))
     } else if header.schema.is_none() {
-        "its columns are not known".to_owned()
-    } else if version.totals.rows.is_none() {
-        "the rows of its files are not known".to_owned()
+        Some("its columns are not known".to_owned())
+    } else if totals.rows.is_none() {
+        Some("the rows of its files are not known".to_owned())
     } else {
-        return Ok(());
-    };
-    Err(refused(version, reason))
+        None
+    }
 }
 
 fn refused(version: &Version, reason: String) -> Refused {

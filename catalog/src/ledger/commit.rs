@@ -25,7 +25,7 @@ use super::version::{Version, VersionState, day_of};
 use super::{BatchId, DatasetId, Key, Ledger, LedgerError, RETRIES, Save};
 use crate::blobs::BlobId;
 use crate::kv::{KvError, Txn, TxnOutcome, Versioned};
-use crate::manifest::{Manifest, NumberMap, Totals};
+use crate::manifest::{Manifest, NumberMap};
 use crate::name::DatasetName;
 
 /// The name of the reference to the newest version.
@@ -153,7 +153,7 @@ impl Ledger {
         }
         // Also proves that the manifest is there, before anything says so.
         let manifest = Manifest::open(&self.blobs, &commit.manifest).await;
-        let totals = manifest.map_err(LedgerError::from)?.totals();
+        let manifest = manifest.map_err(LedgerError::from)?;
         for attempt in 0..RETRIES {
             let mut head = self.head(&commit).await?;
             if let Some(known) = head.known {
@@ -178,7 +178,8 @@ impl Ledger {
             let done = if equal {
                 self.note_equal(&head, &commit, sequences).await
             } else {
-                self.write_version(&head, &commit, totals, sequences).await
+                self.write_version(&head, &commit, &manifest, sequences)
+                    .await
             };
             match done {
                 Ok(Some(committed)) => return Ok(committed),
@@ -321,9 +322,11 @@ impl Ledger {
         &self,
         head: &Head,
         commit: &Commit,
-        totals: Totals,
+        manifest: &Manifest,
         sequences: Sequences,
     ) -> Result<Option<Committed>, LedgerError> {
+        let totals = manifest.totals();
+        let is_table = crate::iceberg::no_table(manifest.header(), &totals).is_none();
         let (id, latest) = (head.dataset.id, head.latest.as_ref());
         let before = latest.map_or(i64::MIN, |(latest, _)| latest.at_ms);
         let created_ms = self.now().max(before);
@@ -349,8 +352,10 @@ impl Ledger {
             at_ms: created_ms,
             sequences: None,
             sequence_high: None,
+            table: None,
         };
         let newest = RefRecord {
+            table: Some(is_table),
             sequences: sequences.root.map(|root| root.to_string()),
             sequence_high: sequences.high,
             ..day.clone()

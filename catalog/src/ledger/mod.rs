@@ -3,12 +3,14 @@
 //! ```text
 //! key.rs record.rs     keys and records: the specification of what is stored
 //! dataset.rs search.rs create, change, list, search
+//! tabular.rs           which of many are tables of SQL engines
 //! columns.rs           numbers of columns, kept for ever
 //! commit.rs            one transaction that makes a version
 //! resolve.rs tag.rs    selectors; tags
 //! event.rs hold.rs     what happened; why a version stays
 //! save.rs              files that are being written, before they are a version
 //! remove.rs retire.rs  two steps and a delay
+//! surplus.rs           versions that a descriptor does not keep
 //! roots.rs             what a collector must not take
 //! mirror.rs rebuild.rs every version also as a file; all of it from the files alone
 //! ```
@@ -43,6 +45,8 @@ mod retire;
 mod roots;
 mod save;
 mod search;
+mod surplus;
+mod tabular;
 mod tag;
 mod version;
 
@@ -54,7 +58,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::blobs::{BlobError, Blobs};
-use crate::kv::{Kv, KvError, MAX_PAGE};
+use crate::kv::{Compare, Kv, KvError, MAX_PAGE, Txn, TxnOutcome};
 use crate::manifest::ManifestError;
 use crate::name::{DatasetName, NameError};
 pub use columns::ColumnIds;
@@ -69,6 +73,8 @@ pub(crate) use roots::Root;
 pub use save::Save;
 pub use search::Query;
 use search::Search;
+pub(crate) use surplus::Next;
+pub(crate) use tabular::Tabular;
 pub use version::{Version, VersionState, day_of};
 
 /// How often a change is tried again when others were faster.
@@ -246,6 +252,19 @@ impl Ledger {
 
     pub(crate) fn now(&self) -> i64 {
         (self.config.clock)()
+    }
+
+    /// The value that all catalogs over the database have for a name: the first that one proposed.
+    pub(crate) async fn agree(&self, name: &str, proposed: Bytes) -> Result<Bytes, LedgerError> {
+        let key = Key::from([b"c/", name.as_bytes()].concat());
+        let txn = Txn::new()
+            .when(Compare::Absent(key.clone()))
+            .put(key.clone(), proposed.clone());
+        if let TxnOutcome::Committed { .. } = self.kv.txn(txn).await? {
+            return Ok(proposed);
+        }
+        let found = self.kv.get(&key).await?;
+        Ok(found.map_or(proposed, |found| found.value))
     }
 
     fn page(limit: usize) -> usize {

@@ -234,6 +234,7 @@ fn head_of(
         at_ms: version.created_ms,
         sequences: version.sequences.clone(),
         sequence_high: version.sequence_high,
+        table: None,
     };
     if let Some(mirror) = dataset.filter(|mirror| mirror.latest >= *number) {
         head.sequences = mirror.sequences.clone();
@@ -300,5 +301,6 @@ fn reference(version: &VersionRecord) -> RefRecord {
         at_ms: version.created_ms,
         sequences: None,
         sequence_high: None,
+        table: None,
     }
 }

@@ -129,6 +129,9 @@ pub(super) struct RefRecord {
     /// The greatest source sequence ever; in `latest` only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) sequence_high: Option<u64>,
+    /// Whether SQL engines can read its files as a table; in `latest` only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) table: Option<bool>,
 }
 
 /// A version.
@@ -331,15 +334,19 @@ mod tests {
         }
     }
 
-    /// One of each, as they are stored.
-    fn all() -> Vec<Bytes> {
-        let reference = RefRecord {
+    fn reference() -> RefRecord {
+        RefRecord {
             version: 12,
             manifest: "ab".repeat(32),
             at_ms: 1,
             sequences: None,
             sequence_high: None,
-        };
+            table: None,
+        }
+    }
+
+    /// One of each, as they are stored.
+    fn all() -> Vec<Bytes> {
         let event = |what| EventRecord {
             at_ms: 1,
             dataset: 7,
@@ -390,7 +397,7 @@ mod tests {
         vec![
             encode(&name).unwrap(),
             encode(&dataset()).unwrap(),
-            encode(&reference).unwrap(),
+            encode(&reference()).unwrap(),
             encode(&version()).unwrap(),
             encode(&degraded).unwrap(),
             encode(&BatchRecord { version: 12 }).unwrap(),

@@ -8,6 +8,7 @@ use super::event::EventKind;
 use super::record::{RefRecord, VersionRecord, encode, stored};
 use super::remove::Purpose;
 use super::resolve::VersionPage;
+use super::surplus::is_day;
 use super::version::{Version, VersionState};
 use super::{Key, Ledger, LedgerError, RETRIES};
 use crate::kv::{Txn, TxnOutcome, Versioned};
@@ -150,6 +151,7 @@ impl Ledger {
                     at_ms: before.created_ms,
                     sequences: None,
                     sequence_high: None,
+                    table: None,
                 };
                 txn.put(key, encode(&record)?)
             }
@@ -204,8 +206,7 @@ impl Ledger {
         let dataset = dataset.ok_or_else(|| LedgerError::NoDataset(version.dataset.to_string()))?;
         purpose.check(&dataset)?;
         for (reference, record) in self.references(version.id).await? {
-            let is_day = reference.starts_with(|c: char| c.is_ascii_digit());
-            if record.version == version.number && !is_day {
+            if record.version == version.number && !is_day(&reference) {
                 let text = format!("{name} is {reference}");
                 return Err(LedgerError::Refused(text));
             }

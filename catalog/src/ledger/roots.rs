@@ -5,10 +5,12 @@
 //! root, also one that is being removed: it can still be kept. Tags, days and holds name versions that
 //! have a record (invariants 3 and 4 of `ledger`), so they add nothing.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 use futures::StreamExt;
 
-use super::key::{Keys, Table, is_ledger_key};
+use super::key::{Keys, Table, id_of, is_ledger_key, last_number};
 use super::mirror::is_dataset_file;
 use super::record::{DatasetMirror, RefRecord, VersionMirror, VersionRecord, decode};
 use super::{DatasetId, Ledger, LedgerError, Tenant};
@@ -57,13 +59,23 @@ impl Ledger {
         KeyRange::prefix(&Keys::everyone(Table::Ref))
     }
 
-    /// What the next versions or references name.
-    pub(crate) async fn roots_page(&self, range: KeyRange) -> Result<RootPage, LedgerError> {
+    /// What the next versions or references name; without those of versions that are taken for removed.
+    pub(crate) async fn roots_page(
+        &self,
+        range: KeyRange,
+        gone: &HashSet<(DatasetId, u64)>,
+    ) -> Result<RootPage, LedgerError> {
         let versions = range.start().first() == Some(&(Table::Version as u8));
         let found = self.kv.scan(range.clone(), PAGE).await?;
         let mut roots = Vec::with_capacity(found.len());
-        for (_, stored) in found.iter().filter(|(key, _)| is_ledger_key(key)) {
+        for (key, stored) in found.iter().filter(|(key, _)| is_ledger_key(key)) {
             let map = if versions {
+                if id_of(key)
+                    .zip(last_number(key))
+                    .is_some_and(|version| gone.contains(&version))
+                {
+                    continue;
+                }
                 let record: VersionRecord = decode(&stored.value)?;
                 roots.push(Root::Manifest(record.manifest.parse()?));
                 record.sequences
@@ -201,7 +213,6 @@ fn parts(name: &BlobName) -> Option<(Tenant, DatasetId, u64)> {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-    use super::super::key::{id_of, last_number};
     use super::*;
 
     // A mirror file that is not recognized is a version whose blobs are taken away.

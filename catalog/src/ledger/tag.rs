@@ -40,6 +40,7 @@ impl Ledger {
                 at_ms: self.now(),
                 sequences: None,
                 sequence_high: None,
+                table: None,
             };
             let what = EventKind::Tagged {
                 tag: tag.clone(),

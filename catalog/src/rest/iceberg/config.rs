@@ -1,14 +1,16 @@
 //! What a client asks first: under which prefix, and what it may ask at all.
 
+use std::collections::BTreeMap;
+
 use axum::extract::State;
 use serde::Deserialize;
-use serde_json::{Value, json};
 use utoipa::IntoParams;
 
 use crate::iceberg::{Warehouse, WarehouseError};
 use crate::rest::Api;
 use crate::rest::error::ApiError;
 use crate::rest::extract::{Json, Query};
+use crate::rest::wire::{IcebergConfig, IcebergError};
 
 /// Every route of this protocol that there is, as clients compare them.
 const ENDPOINTS: [&str; 7] = [
@@ -32,12 +34,12 @@ pub(super) struct ConfigQuery {
 /// How to go on for a warehouse.
 #[utoipa::path(get, path = "/iceberg/v1/config", tag = "iceberg", params(ConfigQuery),
     operation_id = "iceberg_config",
-    responses((status = 200, body = Value,
-        description = "The prefix to go on with, and what may be asked"), (status = "default", body = Value)))]
+    responses((status = 200, body = IcebergConfig,
+        description = "The prefix to go on with, and what may be asked"), (status = "default", body = IcebergError)))]
 pub(super) async fn config(
     State(api): State<Api>,
     Query(query): Query<ConfigQuery>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<IcebergConfig>, ApiError> {
     let asked = query.warehouse.as_deref().filter(|asked| !asked.is_empty());
     let asked = match asked {
         Some("mount") | None => api.parts.mount.as_deref(),
@@ -50,9 +52,9 @@ pub(super) async fn config(
     };
     let refused = |error: WarehouseError| ApiError::invalid(error.to_string());
     let warehouse = Warehouse::asked(asked).map_err(refused)?;
-    Ok(Json(json!({
-        "defaults": {},
-        "overrides": {"prefix": warehouse.to_string()},
-        "endpoints": ENDPOINTS,
-    })))
+    Ok(Json(IcebergConfig {
+        defaults: BTreeMap::new(),
+        overrides: BTreeMap::from([("prefix".to_owned(), warehouse.to_string())]),
+        endpoints: ENDPOINTS.map(str::to_owned).to_vec(),
+    }))
 }

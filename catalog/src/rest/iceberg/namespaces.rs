@@ -1,9 +1,10 @@
 //! Namespaces, which have one level here.
 
+use std::collections::BTreeMap;
+
 use axum::extract::{RawPathParams, State};
 use axum::http::StatusCode;
 use serde::Deserialize;
-use serde_json::{Value, json};
 use utoipa::IntoParams;
 
 use super::tables::prefix;
@@ -12,6 +13,7 @@ use crate::rest::datasets::visible_namespaces;
 use crate::rest::error::ApiError;
 use crate::rest::extract::{Json, Query, namespace};
 use crate::rest::policy::Caller;
+use crate::rest::wire::{IcebergError, IcebergNamespace, IcebergNamespaces};
 
 /// Namespaces that are read at a time.
 const PAGE: usize = 1000;
@@ -28,29 +30,29 @@ pub(super) struct ListQuery {
 #[utoipa::path(get, path = "/iceberg/v1/{prefix}/namespaces", tag = "iceberg",
     operation_id = "iceberg_list_namespaces",
     params(("prefix" = String, Path, description = "As the configuration said"), ListQuery),
-    responses((status = 200, body = Value,
-        description = "The namespaces"), (status = "default", body = Value)))]
+    responses((status = 200, body = IcebergNamespaces,
+        description = "The namespaces"), (status = "default", body = IcebergError)))]
 pub(super) async fn list(
     State(api): State<Api>,
     caller: Caller,
     params: RawPathParams,
     Query(query): Query<ListQuery>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<IcebergNamespaces>, ApiError> {
     prefix(&params)?;
-    let mut all: Vec<[String; 1]> = Vec::new();
+    let mut all: Vec<Vec<String>> = Vec::new();
     if query.parent.is_none_or(|parent| parent.is_empty()) {
         let mut after: Option<String> = None;
         loop {
             let page = visible_namespaces(&api, &caller, after.as_deref(), PAGE).await?;
             after = page.last().cloned();
             let full = page.len() == PAGE;
-            all.extend(page.into_iter().map(|namespace| [namespace]));
+            all.extend(page.into_iter().map(|namespace| vec![namespace]));
             if !full {
                 break;
             }
         }
     }
-    Ok(Json(json!({"namespaces": all})))
+    Ok(Json(IcebergNamespaces { namespaces: all }))
 }
 
 /// One namespace.
@@ -58,14 +60,17 @@ pub(super) async fn list(
     operation_id = "iceberg_show_namespace",
     params(("prefix" = String, Path, description = "As the configuration said"),
         ("namespace" = String, Path, description = "Its name")),
-    responses((status = 200, body = Value,
-        description = "The namespace"), (status = "default", body = Value)))]
+    responses((status = 200, body = IcebergNamespace,
+        description = "The namespace"), (status = "default", body = IcebergError)))]
 pub(super) async fn show(
     State(api): State<Api>,
     params: RawPathParams,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<IcebergNamespace>, ApiError> {
     let name = found(&api, &params).await?;
-    Ok(Json(json!({"namespace": [name], "properties": {}})))
+    Ok(Json(IcebergNamespace {
+        namespace: vec![name],
+        properties: BTreeMap::new(),
+    }))
 }
 
 /// Whether there is such a namespace.
@@ -73,7 +78,7 @@ pub(super) async fn show(
     operation_id = "iceberg_namespace_exists",
     params(("prefix" = String, Path, description = "As the configuration said"),
         ("namespace" = String, Path, description = "Its name")),
-    responses((status = 204, description = "There is"), (status = "default", body = Value)))]
+    responses((status = 204, description = "There is"), (status = "default", body = IcebergError)))]
 pub(super) async fn exists(
     State(api): State<Api>,
     params: RawPathParams,

@@ -1,26 +1,29 @@
 //! Tables: listed, loaded, and what engines report about their scans.
 
-use axum::extract::{RawPathParams, Request, State};
+use std::collections::BTreeMap;
+
+use axum::extract::{RawPathParams, State};
 use axum::http::{HeaderMap, StatusCode};
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use utoipa::IntoParams;
 
 use super::own_address;
 use crate::DatasetName;
 use crate::descriptor::Kind;
 use crate::iceberg::{Place, Refused, Table, Warehouse, WarehouseError, is_table};
-use crate::ledger::LedgerError;
+use crate::ledger::{DatasetId, Ledger, LedgerError, Tabular};
 use crate::rest::Api;
 use crate::rest::error::ApiError;
-use crate::rest::extract::{Json, Query, body, namespace, param, table};
+use crate::rest::extract::{Json, Query, namespace, param, table};
+use crate::rest::wire::{IcebergError, IcebergTable, IcebergTableName, IcebergTables};
 
 /// Names that are read at a time.
 const PAGE: usize = 1000;
 
-/// Datasets that are looked into at a time.
+/// Datasets that are looked into at a time, where the database alone does not say what they are.
 const LOOKUPS: usize = 16;
 
 /// Which of a table's snapshots.
@@ -52,12 +55,12 @@ pub(super) fn prefix(params: &RawPathParams) -> Result<Warehouse, ApiError> {
     operation_id = "iceberg_list_tables",
     params(("prefix" = String, Path, description = "As the configuration said"),
         ("namespace" = String, Path, description = "Their namespace")),
-    responses((status = 200, body = Value,
-        description = "The tables"), (status = "default", body = Value)))]
+    responses((status = 200, body = IcebergTables,
+        description = "The tables"), (status = "default", body = IcebergError)))]
 pub(super) async fn list(
     State(api): State<Api>,
     params: RawPathParams,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<IcebergTables>, ApiError> {
     prefix(&params)?;
     let namespace = namespace(&params)?;
     let mut tables = Vec::new();
@@ -73,27 +76,43 @@ pub(super) async fn list(
         let datasets = found
             .into_iter()
             .filter(|(_, _, kind)| *kind == Kind::Dataset);
+        let (names, ids): (Vec<DatasetName>, Vec<DatasetId>) =
+            datasets.map(|(name, id, _)| (name, id)).unzip();
+        let told = api.ledger().tabular(&ids).await?;
         // Boxed: the compiler cannot name the lifetimes of a stream of borrowing futures.
-        let judged: Vec<BoxFuture<'_, Result<Option<DatasetName>, LedgerError>>> = datasets
-            .map(|(name, ..)| {
-                let ledger = api.ledger();
-                async move { Ok(is_table(ledger, &name).await?.then_some(name)) }.boxed()
-            })
+        let judged: Vec<BoxFuture<'_, Result<Option<DatasetName>, LedgerError>>> = names
+            .into_iter()
+            .zip(told)
+            .map(|(name, told)| judge(api.ledger(), name, told).boxed())
             .collect();
         let judged = stream::iter(judged).buffered(LOOKUPS);
         let judged: Vec<Option<DatasetName>> = judged.try_collect().await?;
-        tables.extend(
-            judged
-                .into_iter()
-                .flatten()
-                .map(|name| json!({"namespace": [name.namespace()], "name": name.table()})),
-        );
+        tables.extend(judged.into_iter().flatten().map(|name| IcebergTableName {
+            namespace: vec![name.namespace().to_owned()],
+            name: name.table().to_owned(),
+        }));
     }
     if !any {
         let message = format!("there is no namespace {namespace}");
         return Err(ApiError::not_found(message));
     }
-    Ok(Json(json!({"identifiers": tables})))
+    Ok(Json(IcebergTables {
+        identifiers: tables,
+    }))
+}
+
+/// The name, if it is a table's.
+async fn judge(
+    ledger: &Ledger,
+    name: DatasetName,
+    told: Tabular,
+) -> Result<Option<DatasetName>, LedgerError> {
+    let is_table = match told {
+        Tabular::Yes => true,
+        Tabular::No => false,
+        Tabular::Unknown => is_table(ledger, &name).await?,
+    };
+    Ok(is_table.then_some(name))
 }
 
 /// A table with its metadata: `clicks`, or one version of it: `clicks@v3`.
@@ -103,14 +122,14 @@ pub(super) async fn list(
         ("namespace" = String, Path, description = "Its namespace"),
         ("table" = String, Path, description = "Its name, and @v12, @tag or @2026-11-20"),
         LoadQuery),
-    responses((status = 200, body = Value,
-        description = "The table and its metadata"), (status = "default", body = Value)))]
+    responses((status = 200, body = IcebergTable,
+        description = "The table and its metadata"), (status = "default", body = IcebergError)))]
 pub(super) async fn load(
     State(api): State<Api>,
     params: RawPathParams,
     headers: HeaderMap,
     Query(query): Query<LoadQuery>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<IcebergTable>, ApiError> {
     let place = Place {
         warehouse: prefix(&params)?,
         catalog: own_address(&headers)?,
@@ -119,12 +138,12 @@ pub(super) async fn load(
     if query.snapshots.as_deref() == Some("refs") {
         loaded.keep_referenced();
     }
-    Ok(Json(json!({
-        "metadata-location": loaded.metadata_location(),
-        "metadata": loaded.metadata(),
+    Ok(Json(IcebergTable {
+        metadata_location: loaded.metadata_location(),
+        metadata: loaded.metadata(),
         // Empty on purpose: settings of a store would make engines open one for files of a mount.
-        "config": {},
-    })))
+        config: BTreeMap::new(),
+    }))
 }
 
 /// Whether there is such a table.
@@ -133,7 +152,7 @@ pub(super) async fn load(
     params(("prefix" = String, Path, description = "As the configuration said"),
         ("namespace" = String, Path, description = "Its namespace"),
         ("table" = String, Path, description = "Its name, and @v12, @tag or @2026-11-20")),
-    responses((status = 204, description = "There is"), (status = "default", body = Value)))]
+    responses((status = 204, description = "There is"), (status = "default", body = IcebergError)))]
 pub(super) async fn exists(
     State(api): State<Api>,
     params: RawPathParams,
@@ -146,23 +165,20 @@ pub(super) async fn exists(
 
 /// Takes what an engine reports about a scan, and counts it.
 #[utoipa::path(post, path = "/iceberg/v1/{prefix}/namespaces/{namespace}/tables/{table}/metrics",
-    tag = "iceberg", operation_id = "iceberg_report", request_body = Value,
+    tag = "iceberg", operation_id = "iceberg_report", request_body = BTreeMap<String, Value>,
     params(("prefix" = String, Path, description = "As the configuration said"),
         ("namespace" = String, Path, description = "Its namespace"),
         ("table" = String, Path, description = "Its name")),
-    responses((status = 204, description = "Counted"), (status = "default", body = Value)))]
+    responses((status = 204, description = "Counted"), (status = "default", body = IcebergError)))]
 pub(super) async fn report(
     State(api): State<Api>,
     params: RawPathParams,
-    request: Request,
+    Json(report): Json<BTreeMap<String, Value>>,
 ) -> Result<StatusCode, ApiError> {
     prefix(&params)?;
     let selector = table(&params)?;
-    let report: Result<Value, _> = serde_json::from_slice(&body(request).await?);
-    let refused = |error| ApiError::invalid(format!("the report is no JSON: {error}"));
-    let report = report.map_err(refused)?;
     api.metrics.scan();
-    let (kind, snapshot) = (&report["report-type"], &report["snapshot-id"]);
-    tracing::debug!(dataset = %selector.dataset(), %kind, %snapshot, "an engine reports");
+    let (kind, snapshot) = (report.get("report-type"), report.get("snapshot-id"));
+    tracing::debug!(dataset = %selector.dataset(), ?kind, ?snapshot, "an engine reports");
     Ok(StatusCode::NO_CONTENT)
 }

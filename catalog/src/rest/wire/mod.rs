@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 
 use crate::discovery::RootSpec;
 
+mod iceberg;
 mod nodes;
 mod number;
 mod query;
@@ -20,6 +21,10 @@ mod save;
 mod sql;
 mod token;
 
+pub use iceberg::{
+    IcebergConfig, IcebergError, IcebergErrorDetail, IcebergNamespace, IcebergNamespaces,
+    IcebergTable, IcebergTableName, IcebergTables,
+};
 pub use nodes::{
     HeatItem, HeatReport, HeatTiers, HoldItem, JobOrder, JobReport, MountReport, NewWarm, NodeItem,
     NodeList, NodeReport, ReportAnswer, TierItem, VersionReport, WarmJob, WarmList, WarmNode,
@@ -329,15 +334,15 @@ pub struct EventItem {
     pub tag: Option<String>,
 }
 
-/// A message of the stream of events.
+/// A message of the stream of events. The first one has an id only: the stream begins behind it.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct EventMessage {
     /// The sequence number: what `after` or `Last-Event-ID` takes.
     pub id: String,
     /// The kind, as in the data.
-    pub event: String,
+    pub event: Option<String>,
     /// An EventItem, as JSON.
-    pub data: String,
+    pub data: Option<String>,
 }
 
 /// A place that is to be watched for tables.
