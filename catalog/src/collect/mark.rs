@@ -86,7 +86,7 @@ impl Run<'_> {
         for first in [Ledger::first_versions(), Ledger::first_references()] {
             let mut next = Some(first);
             while let Some(range) = next {
-                let page = self.ledger.roots_page(range).await?;
+                let page = self.ledger.roots_page(range, &self.gone).await?;
                 next = page.next;
                 for root in page.roots {
                     self.mark_root(root, &mut marker).await?;
@@ -149,7 +149,7 @@ impl Run<'_> {
         for first in [Ledger::first_versions(), Ledger::first_references()] {
             let mut next = Some(first);
             while let Some(range) = next {
-                let page = self.ledger.roots_page(range).await?;
+                let page = self.ledger.roots_page(range, &self.gone).await?;
                 next = page.next;
                 if page.roots.contains(wanted) {
                     return Ok(true);

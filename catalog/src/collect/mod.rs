@@ -1,6 +1,7 @@
 //! Taking away what no version names: blobs of manifests, files of saves and copies, replaced mirror files.
 //!
 //! ```text
+//! 0 retire   versions that descriptors do not keep: marked, and a delay later removed        (retire)
 //! 1 saves    those whose lease is over end here        the places of the others are not judged in this run
 //! 2 mark     every blob and every file of every version  -> keys, sorted on disk        (mark, marks)
 //! 3 sweep    what is listed, older than the grace period and not marked                (sweep)
@@ -17,12 +18,16 @@
 //!   is marked, and a commit from it fails (`ledger::Save`).
 //! - Nothing is deleted before everything is marked, so a run that dies in between has done nothing.
 //!
+//! A version that is retired is removed as a person would (`ledger::remove`): in two steps with a delay, in
+//! which a tag or `keep=true` saves it, and never one that is needed or of a model.
+//!
 //! What is damaged stops a run before the sweep: what a manifest names that cannot be read is not known.
 //! A vault is only swept by the catalog that owns it (`owner`), and only places in it are.
 
 mod mark;
 mod marks;
 mod owner;
+mod retire;
 mod sweep;
 
 use std::collections::HashSet;
@@ -33,7 +38,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, mpsc};
 
-use crate::ledger::{Ledger, LedgerError};
+use crate::ledger::{DatasetId, Ledger, LedgerError};
 use crate::upstream::UpstreamError;
 use crate::vault::Vaults;
 
@@ -56,6 +61,11 @@ pub struct Collection {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ItemKind {
+    /// A version that its descriptor does not keep: marked, and taken by a later run unless it is tagged
+    /// or held until then.
+    Retired,
+    /// A version that was marked, and whose delay is over.
+    Version,
     /// A save whose time was over.
     Save,
     /// A block or root of a manifest.
@@ -96,7 +106,10 @@ pub struct Collected {
     pub young: u64,
     /// Files in vaults that are not the catalog's; they stay.
     pub foreign: u64,
-    /// Blobs, files, mirror files and saves that were taken.
+    /// Versions that were marked for a later run.
+    #[serde(default)]
+    pub retired: u64,
+    /// Versions, blobs, files, mirror files and saves that were taken.
     pub taken: u64,
     /// Their bytes.
     pub taken_bytes: u64,
@@ -203,12 +216,14 @@ impl Collector {
             begun_ms: self.ledger.now(),
             items,
             protected: HashSet::new(),
+            gone: HashSet::new(),
             done: Collected {
                 dry_run: wanted.dry_run,
                 ..Collected::default()
             },
         };
         owner::check(&self.ledger, &self.vaults, wanted.dry_run).await?;
+        run.retire().await?;
         run.end_saves().await?;
         let (marked, replaced) = run.mark(&self.scratch).await?;
         run.sweep_mirrors(replaced).await?;
@@ -236,6 +251,8 @@ struct Run<'a> {
     items: &'a mpsc::Sender<Item>,
     /// Places of saves that live.
     protected: HashSet<crate::vault::Place>,
+    /// Versions that a dry run takes for removed.
+    gone: HashSet<(DatasetId, u64)>,
     done: Collected,
 }
 

@@ -1,7 +1,7 @@
 //! Whose a vault is: a collector takes nothing from a vault of another catalog.
 //!
 //! ```text
-//! catalog/id            a named file beside the manifests: 32 hexadecimal digits, drawn once
+//! catalog/id            a named file beside the manifests: 32 hexadecimal digits, drawn once, in the database
 //! VAULT/.terrace-vault  the same text, written by the first catalog that collects there
 //! ```
 //!
@@ -71,10 +71,11 @@ async fn catalog_id(ledger: &Ledger) -> Result<String, CollectError> {
     match ledger.blobs().get_named(&name).await {
         Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
         Err(BlobError::NotFound(_)) => {
+            // Of several catalogs that draw one at a time, all believe the first.
             let id = format!("{:032x}", rand::random::<u128>());
-            let text = Bytes::from(id.clone());
-            ledger.blobs().put_named(&name, text).await?;
-            Ok(id)
+            let text = ledger.agree("catalog-id", Bytes::from(id)).await?;
+            ledger.blobs().put_named(&name, text.clone()).await?;
+            Ok(String::from_utf8_lossy(&text).into_owned())
         }
         Err(error) => Err(error.into()),
     }

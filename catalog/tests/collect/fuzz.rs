@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use futures::future::join_all;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use terrace_catalog::kv::Kv;
@@ -135,9 +136,9 @@ async fn collects(world: &World, counts: &Counts, ended: &AtomicBool) {
     }
 }
 
-async fn run(world: World, seed: u64) {
-    println!("seed {seed}");
-    let world = Arc::new(world);
+/// Works at one catalog, and collects at others.
+async fn run(world: &World, collectors: &[&World], seed: u64) {
+    println!("seed {seed}, {} collect", collectors.len());
     let counts = Counts::default();
     world.dataset("ads.clicks").await;
     for round in 0..ROUNDS {
@@ -145,16 +146,19 @@ async fn run(world: World, seed: u64) {
         let ended = AtomicBool::new(false);
         let work = async {
             tokio::join!(
-                commits(&world, &counts, random(0)),
-                commits(&world, &counts, random(1)),
-                saves(&world, &counts, random(2)),
-                removes(&world, &counts, random(3)),
-                reads(&world, &counts, random(4), 0),
-                reads(&world, &counts, random(5), 1),
+                commits(world, &counts, random(0)),
+                commits(world, &counts, random(1)),
+                saves(world, &counts, random(2)),
+                removes(world, &counts, random(3)),
+                reads(world, &counts, random(4), 0),
+                reads(world, &counts, random(5), 1),
             );
             ended.store(true, Ordering::SeqCst);
         };
-        tokio::join!(work, collects(&world, &counts, &ended));
+        let collecting = collectors
+            .iter()
+            .map(|collector| collects(collector, &counts, &ended));
+        tokio::join!(work, join_all(collecting));
         world.age();
     }
     // Saves that nobody ended are over after a day.
@@ -208,30 +212,50 @@ async fn run(world: World, seed: u64) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_loses_what_they_hold() {
     for seed in 1..3 {
-        run(World::new().await, seed).await;
+        let world = World::new().await;
+        run(&world, &[&world], seed).await;
     }
+}
+
+/// A schema of its own on the server; without a server, says what is skipped.
+async fn schema(test: &str) -> Option<String> {
+    let Ok(url) = std::env::var("TERRACE_TEST_POSTGRES") else {
+        println!("SKIP {test}: TERRACE_TEST_POSTGRES is not set (no PostgreSQL)");
+        return None;
+    };
+    let (client, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
+    let driver = tokio::spawn(connection);
+    let schema = format!("{test}_{:08x}", std::process::id());
+    let statement = format!("drop schema if exists {schema} cascade; create schema {schema}");
+    client.batch_execute(&statement).await.unwrap();
+    drop(client);
+    driver.await.unwrap().unwrap();
+    Some(format!("{url} options='-c search_path={schema}'"))
+}
+
+async fn connect(place: &str) -> Arc<dyn Kv> {
+    Arc::new(PostgresKv::open(PostgresConfig::new(place)).await.unwrap())
 }
 
 // The same on PostgreSQL, where other replicas commit at the same time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_loses_what_they_hold_on_postgres() {
-    let Ok(url) = std::env::var("TERRACE_TEST_POSTGRES") else {
-        println!(
-            "SKIP nobody_loses_what_they_hold_on_postgres: TERRACE_TEST_POSTGRES is not set (no \
-             PostgreSQL)"
-        );
+    let Some(place) = schema("collect_held").await else {
         return;
     };
-    let (client, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
-    let driver = tokio::spawn(connection);
-    let schema = format!("collect_{:08x}", std::process::id());
-    let statement = format!("drop schema if exists {schema} cascade; create schema {schema}");
-    client.batch_execute(&statement).await.unwrap();
-    let place = format!("{url} options='-c search_path={schema}'");
-    let kv: Arc<dyn Kv> = Arc::new(PostgresKv::open(PostgresConfig::new(&place)).await.unwrap());
-    run(World::over(tempfile::tempdir().unwrap(), kv).await, 3).await;
-    let statement = format!("drop schema {schema} cascade");
-    client.batch_execute(&statement).await.unwrap();
-    drop(client);
-    driver.await.unwrap().unwrap();
+    let world = World::over(tempfile::tempdir().unwrap(), connect(&place).await).await;
+    run(&world, &[&world], 3).await;
+}
+
+// Two that collect see the same garbage: the second must neither fail at what is gone nor take what the
+// third has published since it looked.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_catalogs_collect_while_a_third_publishes() {
+    let Some(place) = schema("collect_two").await else {
+        return;
+    };
+    let publisher = World::over(tempfile::tempdir().unwrap(), connect(&place).await).await;
+    let one = publisher.beside(connect(&place).await).await;
+    let two = publisher.beside(connect(&place).await).await;
+    run(&publisher, &[&one, &two], 4).await;
 }

@@ -5,6 +5,7 @@
 
 mod collection;
 mod fuzz;
+mod retire;
 mod saves;
 #[path = "../support/vault.rs"]
 mod vault;

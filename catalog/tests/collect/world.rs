@@ -29,7 +29,7 @@ pub(crate) const GRACE: Duration = Duration::from_secs(3600);
 const LONG: i64 = 2 * 3_600_000;
 
 pub(crate) struct World {
-    pub(crate) directory: tempfile::TempDir,
+    pub(crate) directory: Arc<tempfile::TempDir>,
     pub(crate) clock: Arc<AtomicI64>,
     pub(crate) ledger: Ledger,
     pub(crate) vault: Arc<DirectoryVault>,
@@ -53,10 +53,26 @@ impl World {
         Self::over(directory, Arc::new(kv)).await
     }
 
-    pub(crate) async fn over(directory: tempfile::TempDir, kv: Arc<dyn Kv>) -> Self {
+    pub(crate) async fn over(
+        directory: impl Into<Arc<tempfile::TempDir>>,
+        kv: Arc<dyn Kv>,
+    ) -> Self {
+        let clock = Arc::new(AtomicI64::new(now_ms()));
+        Self::replica(directory.into(), clock, kv).await
+    }
+
+    /// Another catalog over the same database and the same directories.
+    pub(crate) async fn beside(&self, kv: Arc<dyn Kv>) -> Self {
+        Self::replica(Arc::clone(&self.directory), Arc::clone(&self.clock), kv).await
+    }
+
+    async fn replica(
+        directory: Arc<tempfile::TempDir>,
+        clock: Arc<AtomicI64>,
+        kv: Arc<dyn Kv>,
+    ) -> Self {
         let blobs: Arc<dyn Blobs> =
             Arc::new(DirectoryBlobs::open(&directory.path().join("store")).unwrap());
-        let clock = Arc::new(AtomicI64::new(now_ms()));
         let time = Arc::clone(&clock);
         let config = LedgerConfig {
             clock: Arc::new(move || time.load(Ordering::SeqCst)),
@@ -75,6 +91,16 @@ impl World {
             ledger,
             vault,
         }
+    }
+
+    /// Another collector over the same catalog, as another process has one.
+    pub(crate) fn collector(&self) -> Collector {
+        let vaults = Vaults::new(vec![Arc::clone(&self.vault) as Arc<dyn Vault>]);
+        Collector::new(
+            self.ledger.clone(),
+            vaults,
+            self.directory.path().to_owned(),
+        )
     }
 
     /// Everything that is there becomes older than the grace period.

@@ -145,8 +145,12 @@ impl Vault for DirectoryVault {
 
     async fn remove(&self, file: &UpFile) -> Result<(), UpstreamError> {
         self.call()?;
-        std::fs::remove_file(self.root.join(&*file.path)).unwrap();
-        Ok(())
+        let path = self.root.join(&*file.path);
+        match std::fs::remove_file(&path) {
+            // Another one who collects was faster.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            removed => removed.map_err(|error| failure(&path, &error)),
+        }
     }
 }
 
