@@ -34,6 +34,7 @@ pub mod scrub;
 mod selector;
 mod stream;
 pub mod tls;
+pub mod upkeep;
 pub mod upstream;
 pub mod vault;
 

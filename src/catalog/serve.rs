@@ -32,6 +32,7 @@ use terrace_catalog::roots::{Opener, Roots};
 use terrace_catalog::saves::Saves;
 use terrace_catalog::scrub::Scrubber;
 use terrace_catalog::tls::ServerTls;
+use terrace_catalog::upkeep::{Schedule, Upkeep};
 use terrace_catalog::upstream::Upstream;
 use terrace_catalog::vault::{Vault, Vaults};
 use tokio::net::TcpListener;
@@ -63,6 +64,8 @@ pub(crate) struct CatalogConfig {
     pub(crate) allow_http: bool,
     /// Whose tokens are believed besides its own.
     pub(crate) identity: IdentityConfig,
+    /// What it does without being asked.
+    pub(crate) schedule: Schedule,
 }
 
 /// Where the server's certificate and its key are.
@@ -153,6 +156,8 @@ pub(crate) struct Running {
     server: JoinHandle<std::io::Result<()>>,
     /// Follows what descriptors want warm.
     follower: JoinHandle<()>,
+    /// Collects and scrubs by itself.
+    upkeep: JoinHandle<()>,
 }
 
 /// Starts a catalog. Dropping what it returns leaves the server to the runtime; end it instead.
@@ -188,13 +193,19 @@ pub(crate) async fn start(config: &CatalogConfig) -> Result<Running> {
     let shutdown = CancellationToken::new();
     let nodes = Nodes::new(ledger.clone(), Arc::clone(&stores.kv));
     let follower = tokio::spawn(nodes::follow(nodes.clone(), shutdown.clone()));
+    let collector = Arc::new(collector);
+    let scrubber = Arc::new(Scrubber::new(ledger.clone(), vaults.clone()));
+    let (own_collector, own_scrubber) = (Arc::clone(&collector), Arc::clone(&scrubber));
+    let kv = Arc::clone(&stores.kv);
+    let upkeep = Upkeep::new(kv, own_collector, own_scrubber, config.schedule);
+    let upkeep = tokio::spawn(upkeep.run(shutdown.clone()));
     let router = rest::router(rest::Parts {
         access,
         roots: Some(Arc::new(roots)),
         mount: mount_text(config.mount.as_deref()),
-        saves: Some(Arc::new(Saves::new(ledger.clone(), vaults.clone()))),
-        collector: Some(Arc::new(collector)),
-        scrubber: Some(Arc::new(Scrubber::new(ledger.clone(), vaults))),
+        saves: Some(Arc::new(Saves::new(ledger.clone(), vaults))),
+        collector: Some(collector),
+        scrubber: Some(scrubber),
         ledger,
         nodes,
         shutdown: shutdown.clone(),
@@ -215,6 +226,7 @@ pub(crate) async fn start(config: &CatalogConfig) -> Result<Running> {
         shutdown,
         server,
         follower,
+        upkeep,
     })
 }
 
@@ -274,6 +286,7 @@ impl Running {
         self.shutdown.cancel();
         let ended = self.server.await.context("end the server")?;
         self.follower.await.context("end what follows the events")?;
+        self.upkeep.await.context("end what collects and scrubs")?;
         ended.context("serve")
     }
 

@@ -1,7 +1,6 @@
 //! `terrace catalog`: run a catalog, restore and export it, its events and its tokens.
 
 use std::io::Write;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -13,16 +12,13 @@ use terrace_catalog::ledger::{Ledger, LedgerConfig};
 use terrace_catalog::rest::wire::{IssuedToken, NewToken, TokenEntry, TokenList};
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::serving::ServingArgs;
 use super::table::{Table, utc};
 use super::upkeep::{self, GcArgs, ScrubArgs};
 use super::{Failure, Global};
 use crate::catalog::client::CatalogClient;
 use crate::catalog::place::CatalogArgs;
-use crate::catalog::serve::{self, CatalogConfig, TlsFiles};
-use crate::node::config::Config;
-
-/// Where a catalog listens when nothing else is said: this machine only.
-pub(super) const LISTEN: &str = "127.0.0.1:7420";
+use crate::catalog::serve::{self, CatalogConfig};
 
 /// Run and keep a catalog.
 #[derive(Debug, Args)]
@@ -98,43 +94,8 @@ enum Verb {
 struct ServeArgs {
     #[command(flatten)]
     store: StoreArgs,
-    /// Address to listen on; port 0 takes a free one
-    #[arg(long, value_name = "ADDR", default_value = LISTEN)]
-    listen: SocketAddr,
-    /// Where models and managed copies are kept: s3://bucket/prefix or file:///dir, the catalog's own;
-    /// may be repeated, the first is the usual one [default: DATA/cold]
-    #[arg(long, value_name = "URL")]
-    cold: Vec<String>,
     #[command(flatten)]
-    transport: TransportArgs,
-}
-
-/// How clients reach a catalog.
-#[derive(Clone, Debug, Args)]
-pub(super) struct TransportArgs {
-    /// The server's certificate (PEM, its own first, then those between it and a root): speak TLS. It
-    /// is read again when it changes
-    #[arg(long, value_name = "FILE", requires = "tls_key")]
-    tls_cert: Option<PathBuf>,
-    /// The certificate's private key (PEM)
-    #[arg(long, value_name = "FILE", requires = "tls_cert")]
-    tls_key: Option<PathBuf>,
-    /// Speak plain HTTP also on addresses that other machines reach
-    #[arg(long, conflicts_with = "tls_cert")]
-    allow_http: bool,
-}
-
-impl TransportArgs {
-    /// Certificate and key, when there are both.
-    pub(super) fn tls(&self) -> Option<TlsFiles> {
-        let both = self.tls_cert.clone().zip(self.tls_key.clone());
-        both.map(|(certificate, key)| TlsFiles { certificate, key })
-    }
-
-    /// Whether plain HTTP was asked for.
-    pub(super) fn allow_http(&self) -> bool {
-        self.allow_http
-    }
+    serving: ServingArgs,
 }
 
 #[derive(Debug, Args)]
@@ -222,15 +183,8 @@ pub(super) fn runtime() -> Result<tokio::runtime::Runtime> {
 
 async fn serve(args: &ServeArgs, global: &Global) -> Result<()> {
     let config = CatalogConfig {
-        tls: args.transport.tls(),
-        allow_http: args.transport.allow_http(),
-        identity: Config::load(global.config.as_deref())?.catalog.identity,
-        data: args.store.data.clone(),
         database: args.store.database(),
-        credentials: super::credential_environment(),
-        listen: args.listen,
-        mount: None,
-        cold: args.cold.clone(),
+        ..args.serving.config(&args.store.data, global)?
     };
     let asked = Ends::watch()?;
     let mut running = serve::start(&config).await?;
@@ -327,7 +281,7 @@ async fn import(args: &StoreArgs, file: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A stream that the server ended is opened again behind the last event, unless only what has happened
+/// A stream that the server ended is opened again where it was, unless only what has happened
 /// was asked for.
 async fn events(client: &CatalogClient, mut after: Option<u64>, follow: bool) -> Result<()> {
     if !follow {
@@ -336,12 +290,12 @@ async fn events(client: &CatalogClient, mut after: Option<u64>, follow: bool) ->
     loop {
         let mut stream = client.events(after, follow).await?;
         while let Some(event) = stream.next().await? {
-            after = Some(event.seq);
             println!("{}", serde_json::to_string(&event)?);
         }
         if !follow {
             return Ok(());
         }
+        after = stream.seen();
     }
 }
 

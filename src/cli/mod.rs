@@ -24,6 +24,7 @@ mod keeper;
 pub(crate) mod mount;
 mod node;
 mod nodes;
+mod serving;
 mod source;
 mod status;
 mod sync;

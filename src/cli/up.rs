@@ -9,19 +9,18 @@
 //! outlive a `terrace up` that was killed: the next one takes their mount up again when it is the same
 //! catalog, by the note that the killed one left.
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::{Args, FromArgMatches};
 use terrace_fuse::keeper::MountStatus;
 
-use super::catalog::{Ends, LISTEN, TransportArgs, runtime};
+use super::catalog::{Ends, runtime};
 use super::mount::MountArgs;
+use super::serving::ServingArgs;
 use super::{Failure, Global, mount, umount};
 use crate::catalog::place::{Note, note_path, read_note};
 use crate::catalog::serve::{self, CatalogConfig, Running};
-use crate::node::config::Config;
 
 /// The source of the mount: the tree of all tables.
 const TABLES: &str = "catalog:";
@@ -39,15 +38,8 @@ pub(crate) struct UpArgs {
     /// $XDG_DATA_HOME/terrace when not root]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Address of the catalog; port 0 takes a free one
-    #[arg(long, value_name = "ADDR", default_value = LISTEN)]
-    listen: SocketAddr,
-    /// Where models and managed copies are kept: s3://bucket/prefix or file:///dir
-    /// [default: DATA/cold]
-    #[arg(long, value_name = "URL")]
-    cold: Vec<String>,
     #[command(flatten)]
-    transport: TransportArgs,
+    serving: ServingArgs,
     /// With TLS: certificates that commands of this machine trust [default: the server's own]
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     ca_file: Option<PathBuf>,
@@ -83,15 +75,8 @@ fn default_data() -> PathBuf {
 async fn up(args: &UpArgs, data: &Path, global: &Global) -> Result<()> {
     let asked = Ends::watch()?;
     let config = CatalogConfig {
-        data: data.to_owned(),
-        listen: args.listen,
-        cold: args.cold.clone(),
-        database: None,
-        credentials: super::credential_environment(),
         mount: args.mount.clone(),
-        tls: args.transport.tls(),
-        allow_http: args.transport.allow_http(),
-        identity: Config::load(global.config.as_deref())?.catalog.identity,
+        ..args.serving.config(data, global)?
     };
     let running = serve::start(&config).await?;
     let done = beside(args, data, global, &running, asked).await;
@@ -161,7 +146,7 @@ fn note_of(running: &Running, ca_file: Option<PathBuf>) -> Note {
 
 /// What commands of this machine trust, when the catalog speaks TLS.
 fn trusted(args: &UpArgs) -> Result<Option<PathBuf>> {
-    let own = || args.transport.tls().map(|files| files.certificate);
+    let own = || args.serving.tls().map(|files| files.certificate);
     let named = args.ca_file.clone().or_else(own);
     let whole = named.map(std::path::absolute).transpose();
     whole.context("use the certificate")

@@ -11,7 +11,7 @@ use clap::Args;
 use serde_json::Value;
 use terrace_cache::units::{ByteSize, Span};
 use terrace_catalog::DatasetName;
-use terrace_catalog::collect::{Collected, Item};
+use terrace_catalog::collect::{Collected, Item, ItemKind};
 use terrace_catalog::rest::wire::{GcQuery, ScrubQuery};
 use terrace_catalog::scrub::{Finding, Scrubbed};
 
@@ -22,7 +22,9 @@ use crate::catalog::client::{CatalogClient, Lines};
 #[derive(Debug, Args)]
 #[command(
     after_long_help = "Takes blobs of manifests and files of the cold store that no version names: what \
-    crashes and given up saves left, and what removed versions needed. Nothing younger than the grace \
+    crashes and given up saves left, and what removed versions needed. Versions beyond those that a \
+    descriptor keeps (versions: {keep, keepFor}) are marked, and removed by a run a day later unless \
+    they are tagged, held or the latest until then; models' never. Nothing younger than the grace \
     period goes, nothing that a version needs, whatever it is called, and nothing before all versions \
     were looked at."
 )]
@@ -61,8 +63,17 @@ pub(super) async fn gc(client: &CatalogClient, args: &GcArgs) -> Result<()> {
         grace_seconds: args.grace.map(|grace| grace.0.as_secs()),
     };
     let lines = client.lines(&["gc"], &query).await?;
-    let verb = if args.dry_run { "would take" } else { "took" };
+    let (verb, marks) = match args.dry_run {
+        true => ("would take", "would mark"),
+        false => ("took", "marked"),
+    };
     let done: Collected = follow(lines, "item", args.json, |item: Item| {
+        if item.kind == ItemKind::Retired {
+            let name = printable(&item.name);
+            return Ok(format!(
+                "{marks} {name} for removal: its descriptor does not keep it"
+            ));
+        }
         let kind = serde_json::to_value(item.kind)?;
         let kind = kind.as_str().unwrap_or_default();
         Ok(format!(
@@ -85,6 +96,12 @@ pub(super) async fn gc(client: &CatalogClient, args: &GcArgs) -> Result<()> {
         done.marked,
         done.young
     );
+    if done.retired > 0 {
+        println!(
+            "{marks} {} versions for removal; tag what shall stay",
+            done.retired
+        );
+    }
     if done.unknown_versions > 0 {
         println!(
             "{} versions are known from their files only, and were kept; terrace catalog rebuild \

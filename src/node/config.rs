@@ -16,6 +16,7 @@ use terrace_cache::units::{ByteSize, Span};
 use terrace_cache::warm::WarmConfig;
 use terrace_catalog::access::identity::IdentityConfig;
 use terrace_catalog::nodes::NodeName;
+use terrace_catalog::upkeep::Schedule;
 
 /// The configuration file.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -37,6 +38,57 @@ pub(crate) struct Config {
 pub(crate) struct CatalogSection {
     /// `[catalog.identity]`: whose tokens are believed besides the catalog's own.
     pub(crate) identity: IdentityConfig,
+    /// `[catalog.upkeep]`: what the catalog does without being asked.
+    pub(crate) upkeep: UpkeepSection,
+}
+
+/// `[catalog.upkeep]`. `0s`: only when somebody asks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct UpkeepSection {
+    /// Between two collections of garbage. Default: 24h.
+    pub(crate) collect_every: Span,
+    /// Between two scrubs, each of which reads everything that is saved. Default: 0s.
+    pub(crate) scrub_every: Span,
+    /// Most bytes that a scrub reads a second; 0B: no limit. Default: 100MiB.
+    pub(crate) scrub_rate: ByteSize,
+}
+
+impl Default for UpkeepSection {
+    fn default() -> Self {
+        Self {
+            collect_every: Span(Duration::from_secs(24 * 3600)),
+            scrub_every: Span(Duration::ZERO),
+            scrub_rate: ByteSize(100 << 20),
+        }
+    }
+}
+
+impl UpkeepSection {
+    /// As the catalog takes it.
+    pub(crate) fn schedule(&self) -> Schedule {
+        let every = |span: Span| Some(span.0).filter(|span| !span.is_zero());
+        Schedule {
+            collect_every: every(self.collect_every),
+            scrub_every: every(self.scrub_every),
+            scrub_rate: self.scrub_rate.0,
+        }
+    }
+
+    /// Refuses intervals that keep a store busy with nothing else.
+    fn check(&self) -> Result<()> {
+        let every = [
+            ("collect_every", self.collect_every),
+            ("scrub_every", self.scrub_every),
+        ];
+        for (key, span) in every {
+            anyhow::ensure!(
+                span.0.is_zero() || span.0 >= Duration::from_secs(600),
+                "catalog.upkeep.{key} is {span}; at least 10m, or 0s for never"
+            );
+        }
+        Ok(())
+    }
 }
 
 /// `[cache]`.
@@ -160,6 +212,7 @@ impl Config {
 
     /// Refuses values that cannot work, naming key and range.
     pub(crate) fn check(&self) -> Result<()> {
+        self.catalog.upkeep.check()?;
         let warm = &self.cache.warm;
         if !warm.dir.as_os_str().is_empty() {
             warm.check()
