@@ -10,7 +10,6 @@
 //! catalog that has just started), and how long resolving, listing and searching take. Ends with 1 when
 //! a bar is missed. `DIR` is kept for a second run; without it a temporary directory is removed.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
@@ -20,17 +19,18 @@ use futures::{StreamExt, TryStreamExt};
 use terrace_catalog::blobs::{Blobs, DirectoryBlobs};
 use terrace_catalog::descriptor::{Descriptor, Kind};
 use terrace_catalog::kv::rocks::RocksKv;
-use terrace_catalog::ledger::{Commit, Ledger, LedgerConfig, Query};
-use terrace_catalog::manifest::{FileEntry, Header, Manifest, ManifestEdit};
+use terrace_catalog::ledger::{Ledger, LedgerConfig, Query};
+use terrace_catalog::manifest::{Header, Manifest, ManifestEdit};
 use terrace_catalog::{DatasetName, Selector};
 
-type Failure = Box<dyn std::error::Error + Send + Sync>;
+#[path = "support/scale.rs"]
+mod scale;
+
+use scale::{Failure, PARALLEL, commit, cpu_time, files_of, manifest_of, peak_memory};
 
 const TABLE: &str = "lake.large";
 /// Calls that are timed one by one.
 const SAMPLES: usize = 5000;
-/// Datasets and partitions that are made at once.
-const PARALLEL: usize = 64;
 
 struct Sizes {
     datasets: usize,
@@ -142,25 +142,10 @@ async fn fill(ledger: &Ledger, name: &DatasetName, sizes: &Sizes) -> Result<(), 
         format: "parquet".into(),
         ..Header::default()
     };
-    let mut edit = ManifestEdit::new(ledger.blobs(), header);
-    let stored: Vec<_> = futures::stream::iter(0..sizes.partitions)
-        .map(|number| {
-            let (edit, path) = (&edit, partition_path(number));
-            async move {
-                let files = edit
-                    .store_files(&path, files_of(&path, sizes.files))
-                    .await?;
-                Ok::<_, Failure>((path, files))
-            }
-        })
-        .buffer_unordered(PARALLEL)
-        .try_collect()
+    let manifest = manifest_of(ledger, header, sizes.partitions, sizes.files).await?;
+    ledger
+        .commit(commit(name, None, manifest, "catalog_scale"))
         .await?;
-    for (path, files) in stored {
-        edit.set_partition(&path, Vec::new(), BTreeMap::new(), files)?;
-    }
-    let manifest = edit.finish().await?;
-    ledger.commit(commit(name, None, manifest)).await?;
     println!(
         "stored {} partitions with {} files each in {:.1?}",
         sizes.partitions,
@@ -168,45 +153,6 @@ async fn fill(ledger: &Ledger, name: &DatasetName, sizes: &Sizes) -> Result<(), 
         began.elapsed()
     );
     Ok(())
-}
-
-fn partition_path(number: usize) -> String {
-    format!("dt={:05}/hour={:02}", number / 24, number % 24)
-}
-
-/// Files as Spark names them, with ETags as S3 makes them; no two alike.
-fn files_of(partition: &str, count: usize) -> impl Iterator<Item = FileEntry> {
-    const ODD: u128 = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
-    let partition = partition.to_owned();
-    let fold = |hash: u128, byte: u8| (hash ^ u128::from(byte)).wrapping_mul(ODD).rotate_left(29);
-    let mut hash = partition.bytes().fold(ODD, fold);
-    (0..count).map(move |number| {
-        hash = hash.wrapping_add(ODD).wrapping_mul(ODD).rotate_left(41);
-        FileEntry {
-            path: format!("{partition}/part-{number:05}-{hash:032x}.c000.snappy.parquet").into(),
-            size: (100 << 20) + (hash as u64 >> 40),
-            mtime_ms: 1_763_600_000_000 + number as i64,
-            token: format!("\"{:032x}\"", hash.wrapping_mul(ODD)).into(),
-            rows: Some(1_000_000 + (hash as u64 >> 50)),
-            checksum: None,
-        }
-    })
-}
-
-fn commit(
-    name: &DatasetName,
-    head: Option<u64>,
-    manifest: terrace_catalog::blobs::BlobId,
-) -> Commit {
-    Commit {
-        dataset: name.clone(),
-        expected_head: head,
-        manifest,
-        batch: None,
-        source_seq: Vec::new(),
-        cause: "catalog_scale".into(),
-        summary: BTreeMap::new(),
-    }
 }
 
 /// Adds a partition to the large table, as a catalog that has just started: time and peak memory.
@@ -223,7 +169,7 @@ async fn register(directory: &Path, files: usize) -> Result<(), Failure> {
         .await?;
     let manifest = edit.finish().await?;
     ledger
-        .commit(commit(&name, Some(head.number), manifest))
+        .commit(commit(&name, Some(head.number), manifest, "catalog_scale"))
         .await?;
     let (elapsed, cpu) = (began.elapsed(), cpu_time()? - cpu);
     println!(
@@ -275,7 +221,7 @@ async fn time_reads(ledger: &Ledger, sizes: &Sizes) -> Result<bool, Failure> {
         // Unless a run before this one has.
         if ledger.resolve(&selector).await.is_err() {
             ledger
-                .commit(commit(selector.dataset(), None, empty))
+                .commit(commit(selector.dataset(), None, empty, "catalog_scale"))
                 .await?;
         }
     }
@@ -349,22 +295,4 @@ fn judge(what: &str, (mut times, cpu): (Vec<Duration>, Duration), bar: Duration)
         at(50)
     );
     p99 < bar
-}
-
-/// KiB.
-fn peak_memory() -> Result<u64, Failure> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let number = line.and_then(|line| line.split_whitespace().next());
-    Ok(number.ok_or("no VmHWM")?.parse()?)
-}
-
-/// Of all threads of this process, user and system.
-fn cpu_time() -> Result<Duration, Failure> {
-    let stat = std::fs::read_to_string("/proc/self/stat")?;
-    let rest = stat.rsplit(')').next().unwrap_or_default();
-    let fields: Vec<&str> = rest.split_whitespace().collect();
-    let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
-    // Linux counts in hundredths of a second.
-    Ok(Duration::from_millis(ticks * 10))
 }

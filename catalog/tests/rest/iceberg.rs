@@ -450,8 +450,9 @@ async fn a_list_is_made_within_a_request() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_list_of_tables_opens_no_manifest() {
     let (catalog, token) = with_table().await;
-    let table = catalog.ledger.resolve(&"ads.clicks".parse().unwrap());
-    let manifest = table.await.unwrap().manifest;
+    let selector = "ads.clicks".parse().unwrap();
+    let table = catalog.ledger.resolve(&selector).await.unwrap();
+    let manifest = table.manifest;
     catalog.blobs.delete(&manifest).await.unwrap();
     let list = get(&catalog, &token, "store/namespaces/ads/tables").await;
     let expected = serde_json::json!({"identifiers": [{"name": "clicks", "namespace": ["ads"]}]});
