@@ -9,6 +9,7 @@ mod browser;
 #[path = "../support/http.rs"]
 #[expect(dead_code, reason = "other suites encode paths")]
 mod http;
+mod pages;
 mod world;
 
 use browser::{Browser, DOWN, ENTER, ESCAPE, TAB, UP};

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 /// See the module text.
 pub(crate) struct World {
     root: TempDir,
+    data: PathBuf,
     process: Child,
     /// Kept: a program that greets nobody ends.
     _greeting: Lines<BufReader<ChildStdout>>,
@@ -22,13 +23,24 @@ impl World {
     /// With a mount of the tables, there is a node too.
     pub(crate) fn start(with_mount: bool) -> Self {
         let root = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let data = root.path().join("data");
+        Self::begin(root, data, with_mount)
+    }
+
+    /// Over what another catalog has left in a directory, which stays.
+    pub(crate) fn over(data: &Path) -> Self {
+        let root = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        Self::begin(root, data.to_owned(), false)
+    }
+
+    fn begin(root: TempDir, data: PathBuf, with_mount: bool) -> Self {
         let log = std::fs::File::create(root.path().join("log")).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_terrace"));
         command
             .arg("--run-dir")
             .arg(root.path().join("run"))
             .args(["up", "--listen", "127.0.0.1:0", "--data"])
-            .arg(root.path().join("data"));
+            .arg(&data);
         if with_mount {
             let mountpoint = root.path().join("tables");
             std::fs::create_dir(&mountpoint).unwrap();
@@ -55,6 +67,7 @@ impl World {
         };
         Self {
             root,
+            data,
             process,
             _greeting: greeting,
             console,
@@ -66,8 +79,13 @@ impl World {
         self.root.path().join("warehouse")
     }
 
+    /// A directory of the test's own; not made.
+    pub(crate) fn scratch(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
     pub(crate) fn token(&self) -> String {
-        let file = self.root.path().join("data/token");
+        let file = self.data.join("token");
         std::fs::read_to_string(file).unwrap().trim().to_owned()
     }
 

@@ -1,0 +1,193 @@
+//! Pages that are used to change something, and pages of a large catalog.
+
+use crate::ability;
+use crate::browser::{self, Browser, ENTER};
+use crate::http;
+use crate::world::{World, write_partition};
+use crate::{begin, readable, rows, sign_in, sound};
+
+/// A catalog with many datasets, to be tried by hand: what `catalog_scale` made.
+const MANY: &str = "TERRACE_TEST_CATALOG_DATA";
+
+/// How many there are without it.
+const SOME: usize = 240;
+
+/// How long a search may take from the last key to its rows, milliseconds of the page: a bar for large
+/// catalogs on busy machines, not a figure.
+const PATIENCE: f64 = 10_000.0;
+
+/// Presses the first button with this text.
+fn press(browser: &Browser, text: &str) {
+    let button = format!(
+        "[...document.querySelectorAll('button')].find((one) => one.textContent === '{text}')"
+    );
+    browser.until(&button);
+    browser.value(&format!("{button}.focus()"));
+    browser.keys(ENTER);
+}
+
+// A root that is added or forgotten by a slip watches the wrong bucket, or lets a table grow old.
+#[test]
+fn a_root_is_watched_and_let_go_by_form() {
+    let Some((world, browser)) = begin("a_root_is_watched_and_let_go_by_form") else {
+        return;
+    };
+    sign_in(&world, &browser);
+    let place = world.warehouse();
+    write_partition(&place.join("clicks"), "dt=2026-11-01", 30, "");
+    browser.open(&format!("{}#/roots", world.console));
+    browser.shows("No root yet");
+    browser.click("#root-url");
+    browser.keys("nowhere://x");
+    browser.keys(ENTER);
+    browser.until("document.querySelector('form [role=alert]')?.textContent.length > 10");
+    browser.screenshot("root-refused");
+    browser.value("(document.querySelector('#root-url').value = '')");
+    browser.keys(&format!("file://{}", place.display()));
+    browser.click("#root-ns");
+    browser.keys("shop");
+    browser.value("(() => { document.querySelector('#root-layout').value = 'flat'; })()");
+    press(&browser, "Watch");
+    browser.until(
+        "[...document.querySelectorAll('h2')].some((one) => one.textContent.startsWith('file://'))",
+    );
+    browser.shows("_SUCCESS is newer than every file");
+    let list = world.terrace(&["sync", "list", "--json"]);
+    let list: serde_json::Value = serde_json::from_str(&list).unwrap();
+    assert_eq!(list[0]["spec"]["namespace"], "shop");
+    assert_eq!(list[0]["spec"]["layout"], "flat");
+    // The number of its tables follows when the page is shown again.
+    let one = "[...document.querySelectorAll('dt')].find((one) => one.textContent === 'Tables')?.nextSibling.textContent === '1'";
+    let again =
+        "(document.querySelector('dl') && (location.hash = '#/roots?look=' + Date.now(), false))";
+    browser.until(&format!("{one} || {again}"));
+    browser.screenshot("root");
+    readable(&browser, "a root");
+    sound(&browser, "a root");
+    press(&browser, "Stop watching");
+    browser.shows("Published versions stay");
+    let list = world.terrace(&["sync", "list", "--json"]);
+    assert!(list.contains("shop"), "the first press only asks: {list}");
+    browser.screenshot("root-stop");
+    press(&browser, "Stop watching? Published versions stay");
+    browser.shows("No root yet");
+    assert_eq!(world.terrace(&["sync", "list", "--json"]).trim(), "[]");
+    browser.open(&format!("{}#/", world.console));
+    browser.until(&rows(1));
+    sound(&browser, "no root");
+}
+
+// A model is found by who did not train it: name, versions, files, and how to load it.
+#[test]
+fn a_model_shows_its_versions_and_files() {
+    let Some((world, browser)) = begin("a_model_shows_its_versions_and_files") else {
+        return;
+    };
+    let files = world.scratch("churn");
+    std::fs::create_dir_all(files.join("tokenizer")).unwrap();
+    std::fs::write(files.join("config.json"), "{\"hidden_size\": 768}").unwrap();
+    std::fs::write(files.join("model.safetensors"), vec![7; 300_000]).unwrap();
+    std::fs::write(files.join("tokenizer/vocab.txt"), "a\nb\n").unwrap();
+    let place = files.to_str().unwrap();
+    world.terrace(&["dataset", "save", place, "team/churn"]);
+    std::fs::write(files.join("model.safetensors"), vec![8; 400_000]).unwrap();
+    world.terrace(&["dataset", "save", place, "team/churn"]);
+    world.terrace(&["dataset", "tag", "team.churn@v1", "prod"]);
+    sign_in(&world, &browser);
+    browser.keys("gm");
+    browser.until(&rows(1));
+    browser.shows("team.churn");
+    browser.screenshot("models");
+    readable(&browser, "models");
+    browser.open(&format!("{}#/t/team.churn", world.console));
+    browser.shows("Use it");
+    browser.until("/latest \\(v2\\)/.test(document.querySelector('#version')?.innerText)");
+    browser.until("document.querySelectorAll('.chart-dot').length >= 2");
+    browser.screenshot("model");
+    readable(&browser, "a model");
+    sound(&browser, "a model");
+    browser.click("#tab-sample");
+    for file in ["config.json", "model.safetensors", "tokenizer"] {
+        browser.shows(file);
+    }
+    browser.screenshot("model-files");
+    browser.click("#tab-versions");
+    browser.until("document.querySelectorAll('#part tbody tr').length === 2");
+    browser.shows("prod");
+    browser.screenshot("model-versions");
+    readable(&browser, "versions of a model");
+    sound(&browser, "versions of a model");
+}
+
+// A list that is slow, or stops at its first page, makes a large catalog as good as none.
+#[test]
+fn a_large_catalog_is_searched_and_paged() {
+    const TEST: &str = "a_large_catalog_is_searched_and_paged";
+    if let Some(why) = browser::missing() {
+        ability::skip(TEST, why);
+        return;
+    }
+    let many = std::env::var_os(MANY);
+    let world = match &many {
+        Some(data) => World::over(data.as_ref()),
+        None => World::start(false),
+    };
+    let browser = Browser::start();
+    if many.is_none() {
+        let base = world.console.trim_end_matches("/console/");
+        let token = world.token();
+        for number in 0..SOME {
+            let name = format!("ns{:03}.table_{number:06}", number % 500);
+            let descriptor = serde_json::json!({
+                "apiVersion": "terrace.io/v1", "kind": "Dataset",
+                "metadata": {"name": name, "description": format!("Table {number} of the synthetic warehouse")},
+                "spec": {"source": "s3://lake/table"},
+            });
+            let url = format!("{base}/api/v1/datasets/{name}");
+            let bearer = format!("Bearer {token}");
+            let headers = [("Authorization", bearer.as_str())];
+            let (status, said) =
+                http::send("PUT", &url, &headers, descriptor.to_string().as_bytes());
+            assert!(status < 300, "{status}: {said}");
+        }
+    }
+    sign_in(&world, &browser);
+    let full = "document.querySelectorAll('.list tbody tr').length === 50";
+    browser.until(full);
+    browser.screenshot("many");
+    let timed = |keys: &str, shown: &str| {
+        browser.keys("/");
+        browser.until("document.activeElement?.id === 'search'");
+        browser.value("(window.began = performance.now(), null)");
+        browser.keys(keys);
+        browser.until(shown);
+        let took = browser.value("performance.now() - window.began").as_f64();
+        let took = took.unwrap();
+        println!("{keys:?}: {took:.0} ms");
+        assert!(took < PATIENCE, "{keys:?} took {took:.0} ms");
+        browser.keys(browser::ESCAPE);
+        browser.until(full);
+    };
+    let only = "document.querySelectorAll('.list tbody tr').length === 1 && document.body.innerText.includes('table_000123')";
+    timed("table_000123", only);
+    timed(
+        "no such table",
+        "document.body.innerText.includes('Nothing matches')",
+    );
+    timed(
+        "synthetic",
+        &format!("location.hash.includes('synthetic') && {full}"),
+    );
+    // From page to page, and back.
+    let first = browser.value("document.querySelector('.list tbody tr').innerText");
+    browser.click("#next");
+    browser.until(&format!(
+        "document.querySelector('.list tbody tr') && document.querySelector('.list tbody tr').innerText !== {first}"
+    ));
+    browser.screenshot("many-next");
+    browser.back();
+    browser.until(&format!(
+        "document.querySelector('.list tbody tr').innerText === {first}"
+    ));
+    sound(&browser, "a large catalog");
+}
