@@ -6,8 +6,8 @@
 //!
 //! Whoever runs the catalog opens stores ([`Opener`]); this module decides which. Invariant: a root that
 //! was answered as added is watched again after every start. Each is opened by a task of its own,
-//! [`OPENED_AT_ONCE`] at a time, so that a place that does not answer delays none but those behind so many
-//! of its kind, and the start by [`START`] at most. One that cannot be opened is tried again with growing
+//! `OPENED_AT_ONCE` at a time, so that a place that does not answer delays none but those behind so many
+//! of its kind, and the start by `START` at most. One that cannot be opened is tried again with growing
 //! pauses, for ever, and says so until it can ([`Roots::status`]).
 //!
 //! Lock order: the map of waiting roots, then those of discovery; never held across an await.
@@ -162,7 +162,7 @@ impl Shared {
 
 impl Roots {
     /// Watches every root that is kept, as soon as its place can be opened. Returns when each was tried
-    /// once, or after [`START`].
+    /// once, or after `START`.
     pub async fn resume(
         kv: Arc<dyn Kv>,
         discovery: Arc<Discovery>,
