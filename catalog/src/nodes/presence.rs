@@ -1,9 +1,10 @@
 //! What nodes said last: who is there, what is mounted, and how much of which version is near.
 //!
-//! In memory, and where several catalogs share a database in its store too (`shared.rs`). A node is *fresh* for [`FRESH_MS`] after it spoke, and is shown with its age until
-//! it is forgotten after [`GONE_MS`]. At most [`MAX_NODES`] nodes with [`MAX_VERSIONS`] versions each
-//! are kept, about 100 bytes a version. A name belongs to the token that reported it for as long as it
-//! is fresh, so that nobody else can speak for that node.
+//! In memory, and where several catalogs share a database in its store too (`shared.rs`). A node is
+//! *fresh* for [`FRESH_MS`] after it spoke, and is shown with its age until it is forgotten after
+//! [`GONE_MS`]. At most [`MAX_NODES`] nodes with [`MAX_VERSIONS`] versions each are kept, about 100 bytes a
+//! version. A name belongs to the token that reported it for as long as it is fresh, so that nobody else
+//! can speak for that node.
 //!
 //! One lock, held for no I/O.
 
