@@ -1,9 +1,9 @@
-//! Pages that are used to change something, and pages of a large catalog.
+//! The pages of a saved model, and of a large catalog.
 
 use crate::ability;
-use crate::browser::{self, Browser, ENTER};
+use crate::browser::{self, Browser};
 use crate::http;
-use crate::world::{World, write_partition};
+use crate::world::World;
 use crate::{begin, readable, rows, sign_in, sound};
 
 /// A catalog with many datasets, to be tried by hand: what `catalog_scale` made.
@@ -15,67 +15,6 @@ const SOME: usize = 240;
 /// How long a search may take from the last key to its rows, milliseconds of the page: a bar for large
 /// catalogs on busy machines, not a figure.
 const PATIENCE: f64 = 10_000.0;
-
-/// Presses the first button with this text.
-fn press(browser: &Browser, text: &str) {
-    let button = format!(
-        "[...document.querySelectorAll('button')].find((one) => one.textContent === '{text}')"
-    );
-    browser.until(&button);
-    browser.value(&format!("{button}.focus()"));
-    browser.keys(ENTER);
-}
-
-// A root that is added or forgotten by a slip watches the wrong bucket, or lets a table grow old.
-#[test]
-fn a_root_is_watched_and_let_go_by_form() {
-    let Some((world, browser)) = begin("a_root_is_watched_and_let_go_by_form") else {
-        return;
-    };
-    sign_in(&world, &browser);
-    let place = world.warehouse();
-    write_partition(&place.join("clicks"), "dt=2026-11-01", 30, "");
-    browser.open(&format!("{}#/roots", world.console));
-    browser.shows("No root yet");
-    browser.click("#root-url");
-    browser.keys("nowhere://x");
-    browser.keys(ENTER);
-    browser.until("document.querySelector('form [role=alert]')?.textContent.length > 10");
-    browser.screenshot("root-refused");
-    browser.value("(document.querySelector('#root-url').value = '')");
-    browser.keys(&format!("file://{}", place.display()));
-    browser.click("#root-ns");
-    browser.keys("shop");
-    browser.value("(() => { document.querySelector('#root-layout').value = 'flat'; })()");
-    press(&browser, "Watch");
-    browser.until(
-        "[...document.querySelectorAll('h2')].some((one) => one.textContent.startsWith('file://'))",
-    );
-    browser.shows("_SUCCESS is newer than every file");
-    let list = world.terrace(&["sync", "list", "--json"]);
-    let list: serde_json::Value = serde_json::from_str(&list).unwrap();
-    assert_eq!(list[0]["spec"]["namespace"], "shop");
-    assert_eq!(list[0]["spec"]["layout"], "flat");
-    // The number of its tables follows when the page is shown again.
-    let one = "[...document.querySelectorAll('dt')].find((one) => one.textContent === 'Tables')?.nextSibling.textContent === '1'";
-    let again =
-        "(document.querySelector('dl') && (location.hash = '#/roots?look=' + Date.now(), false))";
-    browser.until(&format!("{one} || {again}"));
-    browser.screenshot("root");
-    readable(&browser, "a root");
-    sound(&browser, "a root");
-    press(&browser, "Stop watching");
-    browser.shows("Published versions stay");
-    let list = world.terrace(&["sync", "list", "--json"]);
-    assert!(list.contains("shop"), "the first press only asks: {list}");
-    browser.screenshot("root-stop");
-    press(&browser, "Stop watching? Published versions stay");
-    browser.shows("No root yet");
-    assert_eq!(world.terrace(&["sync", "list", "--json"]).trim(), "[]");
-    browser.open(&format!("{}#/", world.console));
-    browser.until(&rows(1));
-    sound(&browser, "no root");
-}
 
 // A model is found by who did not train it: name, versions, files, and how to load it.
 #[test]
