@@ -26,7 +26,7 @@ const TAG_MAX: usize = 64;
 pub struct TagName(Arc<str>);
 
 /// What follows `@`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum VersionRef {
     /// The newest version; also what a selector without `@` means.
     Latest,
@@ -46,7 +46,7 @@ pub enum VersionRef {
 }
 
 /// A dataset and which version of it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Selector {
     dataset: DatasetName,
     version: VersionRef,
