@@ -6,12 +6,14 @@
 //! [`wire`] is the interface, [`server`] a socket with services on it, [`identity`] the service that
 //! all drivers have, [`locks`] keeps the operations on one volume apart, [`capability`] is how a volume
 //! is used. [`data`] is the driver of versions, [`local`] that of [`scratch`] volumes. The crate knows no
-//! bytes of datasets and reaches the node daemon only through its socket.
+//! bytes of datasets and reaches the node daemon only through its socket. [`kube`] is the
+//! controller of a whole cluster.
 
 mod attributes;
 pub mod capability;
 pub mod data;
 pub mod identity;
+pub mod kube;
 pub mod local;
 pub mod locks;
 mod mounts;

@@ -3,6 +3,7 @@
 
 mod bearer;
 pub(crate) mod client;
+pub(crate) mod cluster;
 mod error;
 pub(crate) mod place;
 pub(crate) mod serve;
@@ -13,3 +14,4 @@ mod web;
 
 pub(crate) use upstream::StoreUpstream;
 pub(crate) use vault::StoreVault;
+pub(crate) use web::trusting;

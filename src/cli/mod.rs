@@ -16,6 +16,7 @@ pub(crate) use csi::Role;
 mod bench;
 mod catalog;
 mod completion;
+mod controller;
 mod csi;
 mod dataset;
 mod doctor;
@@ -99,6 +100,8 @@ enum Command {
     Dataset(dataset::DatasetArgs),
     /// Run a catalog; its tokens
     Catalog(catalog::CatalogCommand),
+    /// Keep a Kubernetes cluster and a catalog in step; mount datasets that pods name
+    Controller(controller::ControllerArgs),
     /// Run the process that holds the mounts and restarts the worker (usually started by `mount`)
     Keeper(keeper::KeeperArgs),
     /// Run the worker (started by the keeper)
@@ -157,6 +160,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Sync(args) => sync::run(&args, &global),
         Command::Dataset(args) => dataset::run(&args, &global),
         Command::Catalog(args) => catalog::run(&args, &global),
+        Command::Controller(args) => controller::run(&args, &global),
         Command::Keeper(args) => keeper::run(&args, &global),
         Command::Node(args) => node::run(&args, &global),
         Command::Csi(args) => csi::run(&args, &global),

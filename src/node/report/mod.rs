@@ -184,7 +184,7 @@ fn identity(node: &Node) -> Result<Identity> {
 }
 
 /// The machine's name, as a name of a node.
-fn host_name() -> String {
+pub(crate) fn host_name() -> String {
     let text = std::fs::read_to_string(HOST_NAME).unwrap_or_default();
     let name: String = text
         .trim()
