@@ -91,15 +91,15 @@ impl World {
                 .stdin(Stdio::null())
                 .stdout(log.try_clone().unwrap())
                 .stderr(log);
-            let mut child = command.spawn().unwrap();
+            // Kept before it is waited for: a driver that does not come up is ended, too.
+            self.drivers.push(command.spawn().unwrap());
             let begun = Instant::now();
             while std::os::unix::net::UnixStream::connect(self.socket(role)).is_err() {
-                let ended = child.try_wait().unwrap();
+                let ended = self.drivers.last_mut().unwrap().try_wait().unwrap();
                 let said = || fs::read_to_string(path(&format!("{role}.log"))).unwrap();
                 assert!(ended.is_none() && begun.elapsed() < PATIENCE, "{}", said());
                 self.pause(20);
             }
-            self.drivers.push(child);
         }
     }
 
