@@ -59,6 +59,12 @@ fn the_chart_keeps_its_rights_small() {
     judge("the_chart_keeps_its_rights_small", "rights.py");
 }
 
+// Without it pods and services could start a command line, or a configuration, that the binary refuses.
+#[test]
+fn the_binary_takes_its_commands() {
+    judge("the_binary_takes_its_commands", "commands.py");
+}
+
 // Without it people who use kustomize would install something else than people who use Helm.
 #[test]
 fn kustomize_equals_the_chart() {
