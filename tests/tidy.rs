@@ -36,7 +36,12 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("fuser", &["fuse/src/adapter", "fuse/src/session"]),
     (
         "rocksdb",
-        &["cache/src/hot", "catalog/src/kv", "fuse/src/live"],
+        &[
+            "cache/src/hot",
+            "catalog/src/kv",
+            "fuse/src/directory",
+            "fuse/src/live",
+        ],
     ),
     ("tokio_postgres", &["catalog/src/kv"]),
     (

@@ -8,6 +8,7 @@
 
 mod convert;
 mod device;
+pub mod directory;
 mod handshake;
 
 use std::ffi::OsStr;

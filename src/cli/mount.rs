@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
+use terrace_cache::store::Scheme;
 use terrace_cache::units::{ByteSize, Span};
 use terrace_fuse::keeper::{
     ClientError, KeeperClient, KernelOptions, MountSpec, RunDir, Secrets, kernel,
@@ -14,7 +15,7 @@ use terrace_fuse::keeper::{
 use super::source::Source;
 use super::{Failure, Global, foreground, keeper, umount};
 use crate::catalog::place::CatalogArgs;
-use crate::node::options::MountOptions;
+use crate::node::options::{DirectoryOptions, MountOptions};
 
 /// What opens of a mount are tuned for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -25,12 +26,13 @@ pub(crate) enum ProfileArg {
     SmallFiles,
 }
 
-/// Show SOURCE at MOUNTPOINT, read-only.
+/// Show SOURCE at MOUNTPOINT, read-only unless --rw is given.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
     terrace mount s3://bucket/images /data/images --hot /ssd/terrace --hot-size 500GiB\n  \
     terrace mount hdfs://nn:8020/warehouse/ads /data/ads\n  \
     terrace mount file:///mnt/pfs/set /data/set --profile small-files\n  \
+    terrace mount file:///mnt/pfs/home/alice /home/alice --rw\n  \
     terrace mount catalog: /data --catalog http://catalog:8080\n  \
     terrace mount ads.clicks@v12 /data/clicks")]
 pub(crate) struct MountArgs {
@@ -50,6 +52,10 @@ pub(crate) struct MountArgs {
     /// Directory of the warm tier, on a file system the cluster shares [default: none]
     #[arg(long, value_name = "DIR")]
     pub(crate) warm: Option<PathBuf>,
+    /// Show a directory (file:///dir) for reading and writing, as it is: owners, permissions and all
+    /// else are its own
+    #[arg(long, conflicts_with_all = ["snapshot", "uid", "gid", "file_mode", "dir_mode", "warm", "profile"])]
+    pub(crate) rw: bool,
     /// Read the listing once and show exactly that, for ever: no metadata traffic, longest caching
     #[arg(long)]
     pub(crate) snapshot: bool,
@@ -78,7 +84,7 @@ pub(crate) struct MountArgs {
     #[arg(long, short)]
     pub(crate) verbose: bool,
     /// Mount options, comma separated: ro, nosuid, nodev, noatime and allow_other (always on),
-    /// noexec, noallow_other, nonempty, read_ahead_kb=KIB
+    /// noexec, noallow_other, nonempty, read_ahead_kb=KIB; with --rw also suid, locks=none
     #[arg(short = 'o', value_name = "OPTS", value_delimiter = ',')]
     pub(crate) options: Vec<String>,
 }
@@ -92,6 +98,9 @@ fn octal(text: &str) -> Result<u16, String> {
 
 /// Options of mount(8) that are understood; the first ones are always on.
 const ALWAYS_ON: [&str; 5] = ["ro", "nosuid", "nodev", "noatime", "allow_other"];
+
+/// Refuses locks, for a directory whose other nodes would not see them.
+const NO_LOCKS: &str = "locks=none";
 
 /// How long a mount may take: reaching the store has deadlines of its own.
 pub(crate) const MOUNT_LIMIT: Duration = Duration::from_secs(150);
@@ -195,11 +204,15 @@ fn spec(
         file_mode: args.file_mode,
         dir_mode: args.dir_mode,
         warm: args.warm.as_deref().map(std::path::absolute).transpose()?,
+        directory: None,
         catalog: None,
         catalog_token: None,
         catalog_ca: None,
         version: None,
     };
+    if args.rw {
+        options.directory = Some(directory(args, source)?);
+    }
     let mut credentials = super::credential_environment();
     source.complete(
         &args.catalog,
@@ -211,7 +224,7 @@ fn spec(
         id: new_id()?,
         mountpoint,
         source: args.source.clone(),
-        kernel: kernel_options(&args.options)?,
+        kernel: kernel_options(&args.options, args.rw)?,
         options: serde_json::to_value(options).context("encode the options")?,
         credentials: Secrets(credentials),
     })
@@ -223,10 +236,30 @@ pub(crate) fn new_id() -> anyhow::Result<String> {
     Ok(id.trim().to_owned())
 }
 
-fn kernel_options(options: &[String]) -> anyhow::Result<KernelOptions> {
-    let mut kernel = KernelOptions::default();
+/// What a volume for reading and writing is asked to be.
+fn directory(args: &MountArgs, source: &Source) -> anyhow::Result<DirectoryOptions> {
+    let root = match source {
+        Source::Store(url) if url.scheme() == Scheme::File => Path::new("/").join(url.prefix()),
+        _ => bail!("only a directory can be written; use file:///DIR, or mount without --rw"),
+    };
+    Ok(DirectoryOptions {
+        root: root.canonicalize().context("look at the directory")?,
+        refuse_locks: args.options.iter().any(|option| option == NO_LOCKS),
+    })
+}
+
+fn kernel_options(options: &[String], writable: bool) -> anyhow::Result<KernelOptions> {
+    let mut kernel = KernelOptions {
+        writable,
+        ..KernelOptions::default()
+    };
     for option in options {
         match option.split_once('=') {
+            _ if writable && option == NO_LOCKS => {}
+            None if writable && (option == "ro" || option == "noatime") => {
+                bail!("option {option} contradicts --rw; leave one of them out")
+            }
+            None if writable && option == "suid" => kernel.suid = true,
             None if option == "noexec" => kernel.noexec = true,
             None if option == "noallow_other" => kernel.allow_other = false,
             None if option == "nonempty" || ALWAYS_ON.contains(&option.as_str()) => {}
@@ -237,7 +270,7 @@ fn kernel_options(options: &[String]) -> anyhow::Result<KernelOptions> {
             }
             _ => bail!(
                 "option {option} is not known; known are {}, noexec, noallow_other, nonempty, \
-                 read_ahead_kb=KIB",
+                 read_ahead_kb=KIB, and with --rw suid, locks=none",
                 ALWAYS_ON.join(", ")
             ),
         }

@@ -33,7 +33,7 @@ pub(super) fn document(node: &Arc<Node>) -> Value {
     json!({
         "hot": node.config().cache.hot.dir,
         "version": env!("CARGO_PKG_VERSION"),
-        "mounts": node.mounts().iter().map(|mount| describe(mount)).collect::<Vec<_>>(),
+        "mounts": mounts(node),
         "tiers": tiers,
         "slow": slow,
         "reporting": node.reporting().document(),
@@ -51,6 +51,13 @@ pub(super) fn document(node: &Arc<Node>) -> Value {
         },
         "warm_tiers": node.sources().warm_tiers().iter().map(describe_warm).collect::<Vec<_>>(),
     })
+}
+
+/// Trees, and directory volumes.
+fn mounts(node: &Node) -> Vec<Value> {
+    let mut mounts: Vec<Value> = node.mounts().iter().map(|mount| describe(mount)).collect();
+    mounts.extend(node.volumes().iter().map(|volume| volume.document()));
+    mounts
 }
 
 fn describe_warm(tier: &WarmTier) -> Value {

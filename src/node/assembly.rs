@@ -30,6 +30,7 @@ use super::options::MountOptions;
 use super::report::Reporting;
 use super::sources::{Reached, Sources};
 use super::stores::Stores;
+use super::volume::Volume;
 
 /// One mount of this node.
 #[derive(Debug)]
@@ -61,6 +62,7 @@ pub(crate) struct Node {
     cache: Cache,
     tasks: TaskTracker,
     mounts: Mutex<BTreeMap<String, Arc<Mounted>>>,
+    volumes: Mutex<BTreeMap<String, Arc<Volume>>>,
     started: Instant,
     reporting: Arc<Reporting>,
 }
@@ -82,6 +84,7 @@ impl Node {
             cache,
             tasks: TaskTracker::new(),
             mounts: Mutex::default(),
+            volumes: Mutex::default(),
             started: Instant::now(),
             reporting: Arc::default(),
         }))
@@ -160,6 +163,18 @@ impl Node {
     /// Forgets a mount that was removed.
     pub(crate) fn forget(&self, id: &str) {
         self.lock_mounts().remove(id);
+        self.lock_volumes().remove(id);
+    }
+
+    /// Takes a directory volume in.
+    pub(crate) fn add_volume(&self, volume: Arc<Volume>) {
+        let id = volume.spec.id.clone();
+        self.lock_volumes().insert(id, volume);
+    }
+
+    /// Every directory volume.
+    pub(crate) fn volumes(&self) -> Vec<Arc<Volume>> {
+        self.lock_volumes().values().cloned().collect()
     }
 
     /// Every mount.
@@ -211,6 +226,10 @@ impl Node {
     pub(crate) async fn shutdown(&self) {
         self.tasks.close();
         self.cache.shutdown().await;
+    }
+
+    fn lock_volumes(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Arc<Volume>>> {
+        self.volumes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock_mounts(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Arc<Mounted>>> {

@@ -21,10 +21,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use terrace_fuse::adapter::directory;
 use terrace_fuse::keeper::worker::{Greeting, Orders, WorkerLink};
 use terrace_fuse::keeper::{Failure, MountSpec};
 use terrace_fuse::live::Opening;
-use terrace_fuse::session::{self, Device, SessionConfig};
+use terrace_fuse::session::{self, Device, SessionConfig, SessionHandle};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::{SetOnce, watch};
 use tokio_util::sync::CancellationToken;
@@ -32,8 +33,10 @@ use tokio_util::task::TaskTracker;
 
 use super::assembly::{Mounted, Node};
 use super::config::NodeConfig;
+use super::options::{DirectoryOptions, MountOptions};
 use super::priority::{Boost, Usual};
 use super::sources::Sources;
+use super::volume::Volume;
 use crate::control;
 use crate::metrics;
 
@@ -151,6 +154,12 @@ struct Worker {
     served: watch::Sender<u32>,
 }
 
+/// What a session serves.
+enum Served {
+    Tree(Arc<Mounted>),
+    Volume(Arc<Volume>),
+}
+
 impl Worker {
     fn serve(
         &self,
@@ -201,16 +210,50 @@ impl Worker {
         } else {
             Opening::Mount
         };
-        // The tiers are being opened meanwhile.
-        let prepared = match self.sources.reach(&spec, opening).await {
-            Ok(reached) => self.node.wait().await.assemble(reached, handles),
+        let id = spec.id.clone();
+        let prepared = match MountOptions::of(&spec) {
+            Ok(mut options) => match options.directory.take() {
+                Some(of) => self.volume(spec, options, of, opening, handles).await,
+                None => self.tree(spec, opening, handles).await,
+            },
             Err(failure) => Err(failure),
         };
         match (prepared, device) {
-            (Err(failure), _) => self.link.failed(&spec.id, failure),
-            (Ok(_), None) => self.link.prepared(&spec.id),
-            (Ok(mounted), Some(device)) => self.begin_session(mounted, device).await,
+            (Err(failure), _) => self.link.failed(&id, failure),
+            (Ok(_), None) => self.link.prepared(&id),
+            (Ok(served), Some(device)) => self.begin_session(served, device).await,
         }
+    }
+
+    async fn tree(
+        &self,
+        spec: MountSpec,
+        opening: Opening,
+        handles: OwnedFd,
+    ) -> Result<Served, Failure> {
+        // The tiers are being opened meanwhile.
+        let reached = self.sources.reach(&spec, opening).await?;
+        let mounted = self.node.wait().await.assemble(reached, handles)?;
+        Ok(Served::Tree(mounted))
+    }
+
+    async fn volume(
+        &self,
+        spec: MountSpec,
+        options: MountOptions,
+        directory: DirectoryOptions,
+        opening: Opening,
+        handles: OwnedFd,
+    ) -> Result<Served, Failure> {
+        let sources = Arc::clone(&self.sources);
+        // Opening its table reads and writes files.
+        let opened = tokio::task::spawn_blocking(move || {
+            Volume::open(&sources, spec, &options, &directory, opening, handles)
+        });
+        let volume = opened.await.map_err(Failure::passing)??;
+        let volume = Arc::new(volume);
+        self.node.wait().await.add_volume(Arc::clone(&volume));
+        Ok(Served::Volume(volume))
     }
 
     async fn attach(self, id: String, device: Device) {
@@ -218,9 +261,15 @@ impl Worker {
         let mounted = node
             .mounts()
             .into_iter()
-            .find(|mounted| mounted.spec.id == id);
+            .find(|mounted| mounted.spec.id == id)
+            .map(Served::Tree)
+            .or_else(|| {
+                let mut volumes = node.volumes().into_iter();
+                let found = volumes.find(|volume| volume.spec.id == id);
+                found.map(Served::Volume)
+            });
         match mounted {
-            Some(mounted) => self.begin_session(mounted, device).await,
+            Some(served) => self.begin_session(served, device).await,
             None => self
                 .link
                 .failed(&id, Failure::passing("the mount was not prepared")),
@@ -229,12 +278,16 @@ impl Worker {
 
     /// The handshake is a few system calls, but the library may log and allocate 16 MiB: not on a
     /// thread that answers requests.
-    async fn begin_session(self, mounted: Arc<Mounted>, device: Device) {
-        let id = mounted.spec.id.clone();
+    async fn begin_session(self, served: Served, device: Device) {
+        let id = match &served {
+            Served::Tree(mounted) => mounted.spec.id.clone(),
+            Served::Volume(volume) => volume.spec.id.clone(),
+        };
         let link = self.link.clone();
-        let served = self.served.clone();
-        let begun = tokio::task::spawn_blocking(move || self.session(&mounted, device)).await;
-        served.send_modify(|number| *number += 1);
+        let begun_sessions = self.served.clone();
+        let name = id.clone();
+        let begun = tokio::task::spawn_blocking(move || self.session(name, &served, device)).await;
+        begun_sessions.send_modify(|number| *number += 1);
         let failed = match begun {
             Ok(Ok(())) => return,
             Ok(Err(error)) => error.to_string(),
@@ -244,10 +297,17 @@ impl Worker {
         link.failed(&id, Failure::new(format!("serve: {failed}"), hint));
     }
 
-    fn session(self, mounted: &Mounted, device: Device) -> std::io::Result<()> {
-        let id = mounted.spec.id.clone();
+    fn session(self, id: String, served: &Served, device: Device) -> std::io::Result<()> {
         let answered = |reply: &[u8]| self.link.answered(&id, reply);
-        let session = session::serve(Arc::clone(&mounted.fs), device, &self.session, answered)?;
+        let session: SessionHandle = match served {
+            Served::Tree(mounted) => {
+                session::serve(Arc::clone(&mounted.fs), device, &self.session, answered)?
+            }
+            Served::Volume(volume) => {
+                let fs = &volume.fs;
+                directory::serve(fs, &self.runtime, device, &self.session, answered)?
+            }
+        };
         self.link.mounted(&id);
         let watcher = std::thread::Builder::new().name("session".to_owned());
         watcher.spawn(move || {

@@ -17,3 +17,4 @@ pub(crate) mod sources;
 pub(crate) mod stores;
 mod tables;
 pub(crate) mod tree;
+pub(crate) mod volume;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use terrace_cache::units::Span;
+use terrace_fuse::keeper::{Failure, MountSpec};
 
 /// Options of one mount. Paths are absolute.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +29,9 @@ pub(crate) struct MountOptions {
     pub(crate) dir_mode: u16,
     /// Directory of the warm tier.
     pub(crate) warm: Option<PathBuf>,
+    /// The source is a directory, shown for reading and writing as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) directory: Option<DirectoryOptions>,
     /// Address of the catalog, for a tree of tables or a version of one. Its token is among the
     /// credentials.
     #[serde(default)]
@@ -41,6 +45,16 @@ pub(crate) struct MountOptions {
     /// The version to show, resolved once when it was mounted.
     #[serde(default)]
     pub(crate) version: Option<PinnedVersion>,
+}
+
+/// What a directory volume was asked to be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DirectoryOptions {
+    /// The directory, canonical.
+    pub(crate) root: PathBuf,
+    /// Refuse locks instead of keeping them on this node alone.
+    pub(crate) refuse_locks: bool,
 }
 
 /// Source of a tree of all tables.
@@ -63,6 +77,14 @@ pub(crate) struct PinnedVersion {
     pub(crate) committed_ms: i64,
 }
 
+impl MountOptions {
+    /// The options of a mount.
+    pub(crate) fn of(spec: &MountSpec) -> Result<Self, Failure> {
+        let hint = "mount with the same version of terrace that serves it";
+        serde_json::from_value(spec.options.clone()).map_err(|error| Failure::new(error, hint))
+    }
+}
+
 impl Default for MountOptions {
     fn default() -> Self {
         Self {
@@ -74,6 +96,7 @@ impl Default for MountOptions {
             file_mode: 0o444,
             dir_mode: 0o555,
             warm: None,
+            directory: None,
             catalog: None,
             catalog_token: None,
             catalog_ca: None,

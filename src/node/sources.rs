@@ -74,13 +74,7 @@ impl Sources {
         spec: &MountSpec,
         opening: Opening,
     ) -> Result<Reached, Failure> {
-        let options: MountOptions =
-            serde_json::from_value(spec.options.clone()).map_err(|error| {
-                Failure::new(
-                    error,
-                    "mount with the same version of terrace that serves it",
-                )
-            })?;
+        let options = MountOptions::of(spec)?;
         let below = below(self, spec, &options, opening).await?;
         Ok(Reached {
             spec: spec.clone(),

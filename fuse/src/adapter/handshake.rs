@@ -49,6 +49,12 @@ pub(super) fn negotiate(fs: &FileSystem, config: &mut KernelConfig) -> io::Resul
     }
     let refused = |_| io::Error::from(io::ErrorKind::InvalidInput);
     config.set_max_write(MAX_REQUEST).map_err(refused)?;
+    limits(config)
+}
+
+/// Requests at a time and readahead, as for every mount.
+pub(super) fn limits(config: &mut KernelConfig) -> io::Result<()> {
+    let refused = |_| io::Error::from(io::ErrorKind::InvalidInput);
     config
         .set_max_background(MAX_BACKGROUND)
         .and_then(|_| config.set_congestion_threshold(CONGESTION))

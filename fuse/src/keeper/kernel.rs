@@ -58,8 +58,13 @@ pub fn mount_device(spec: &MountSpec) -> io::Result<NewMount> {
         .read(true)
         .write(true)
         .open("/dev/fuse")?;
-    let mut flags =
-        MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOATIME;
+    let mut flags = MsFlags::MS_NODEV;
+    if !spec.kernel.writable {
+        flags |= MsFlags::MS_RDONLY | MsFlags::MS_NOATIME;
+    }
+    if !spec.kernel.suid {
+        flags |= MsFlags::MS_NOSUID;
+    }
     if spec.kernel.noexec {
         flags |= MsFlags::MS_NOEXEC;
     }

@@ -35,6 +35,10 @@ pub struct MountSpec {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct KernelOptions {
+    /// Allow changes. Default: off.
+    pub writable: bool,
+    /// Let set-user-ID and set-group-ID bits of programs work. Default: off.
+    pub suid: bool,
     /// Refuse to execute programs. Default: off.
     pub noexec: bool,
     /// Let every user in, subject to the permission bits. Default: on.
@@ -49,6 +53,8 @@ pub struct KernelOptions {
 impl Default for KernelOptions {
     fn default() -> Self {
         Self {
+            writable: false,
+            suid: false,
             noexec: false,
             allow_other: true,
             max_read: 1 << 20,

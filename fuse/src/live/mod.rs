@@ -44,6 +44,7 @@ pub use self::clock::{Clock, SystemClock};
 pub use self::config::{LiveConfig, LiveParts, Opening};
 pub use self::lister::Lister;
 pub use self::table::TableError;
+pub(crate) use self::table::options as database_options;
 
 use self::bounded::Bounded;
 use self::feed::{Feed, Manners};

@@ -86,7 +86,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn options() -> Result<Options, rocksdb::Error> {
+/// How the databases of a mount are opened: little memory, and a quick start for the next worker.
+pub(crate) fn options() -> Result<Options, rocksdb::Error> {
     // What the log holds is replayed into memory at every open and need not become a file each time:
     // applications wait for the next worker.
     let mut options = Options::default().get_options_from_string(NO_FLUSH)?;

@@ -1,0 +1,176 @@
+//! From requests of the kernel to calls of [`DirectoryFs`], and back. Decides nothing.
+//!
+//! What is done in memory of the directory's file system is done on the thread that got the request;
+//! what may wait for a disk (fsync, allocation, copying, reads of what is not in memory) goes to the
+//! runtime's blocking threads with its reply, so that a few of them do not hold up everybody. There
+//! are as many of those as callers that wait.
+
+mod answers;
+mod handshake;
+mod requests;
+
+use std::io;
+use std::sync::Arc;
+
+use fuser::{Errno, Generation, Request};
+use tokio::runtime::Handle as Runtime;
+use tokio_util::task::TaskTracker;
+
+use super::device::Device;
+use crate::directory::{Caller, DirectoryFs, Entry, Intent, Opened};
+use crate::handles::Mode;
+use crate::session::{self, Device as Connection, SessionConfig, SessionHandle};
+
+/// Session threads of a directory volume at least: changes of names wait for the directory's file
+/// system on them.
+const THREADS: usize = 4;
+
+/// Implements the kernel library's trait over a [`DirectoryFs`].
+#[derive(Debug)]
+pub(crate) struct DirectoryAdapter {
+    fs: Arc<DirectoryFs>,
+    runtime: Runtime,
+    tasks: TaskTracker,
+}
+
+/// Serves `fs` on `device`, as [`session::serve`] does a read-only tree. Requests that wait do so on
+/// blocking threads of `runtime`.
+///
+/// Errors: as [`session::serve_filesystem`].
+pub fn serve(
+    fs: &Arc<DirectoryFs>,
+    runtime: &Runtime,
+    device: Connection,
+    config: &SessionConfig,
+    on_answered: impl FnOnce(&[u8]),
+) -> io::Result<SessionHandle> {
+    let kernel = device.fd.try_clone()?;
+    let adapter = DirectoryAdapter {
+        fs: Arc::clone(fs),
+        runtime: runtime.clone(),
+        tasks: TaskTracker::new(),
+    };
+    let config = SessionConfig {
+        threads: config.threads.max(THREADS),
+    };
+    session::serve_filesystem(adapter, device, &config, |reply| {
+        on_answered(reply);
+        fs.connect(Arc::new(Device::new(kernel)));
+        Ok(())
+    })
+}
+
+impl DirectoryAdapter {
+    fn begin(
+        &self,
+        request: &Request,
+        operation: &'static str,
+        node: u64,
+    ) -> tracing::span::EnteredSpan {
+        self.fs.begin();
+        tracing::debug_span!("request", id = request.unique().0, operation, node).entered()
+    }
+
+    fn caller(request: &Request, umask: u32) -> Caller {
+        Caller {
+            uid: request.uid(),
+            gid: request.gid(),
+            umask,
+        }
+    }
+
+    /// Answers from a thread that may wait.
+    fn later(&self, answer: impl FnOnce(&DirectoryFs) + Send + 'static) {
+        let fs = Arc::clone(&self.fs);
+        let task = move || {
+            fs.prepare_thread();
+            answer(&fs);
+        };
+        drop(self.tasks.spawn_blocking_on(task, &self.runtime)); // owned by the tracker
+    }
+
+    fn reply_entry(
+        &self,
+        made: Result<(Entry, Intent), nix::errno::Errno>,
+        reply: fuser::ReplyEntry,
+    ) {
+        match made {
+            Ok((entry, intent)) => {
+                let attr = answers::file_attr(&entry.stat);
+                reply.entry(&self.fs.ttl(), &attr, Generation(entry.generation.into()));
+                drop(intent); // not before the answer
+            }
+            Err(errno) => reply.error(answers::error(errno)),
+        }
+    }
+
+    fn reply_done(done: Result<impl Sized, nix::errno::Errno>, reply: fuser::ReplyEmpty) {
+        match done {
+            Ok(intent) => {
+                reply.ok();
+                drop(intent); // not before the answer
+            }
+            Err(errno) => reply.error(answers::error(errno)),
+        }
+    }
+
+    fn reply_opened(
+        &self,
+        opened: Result<Opened, nix::errno::Errno>,
+        writes: bool,
+        reply: fuser::ReplyOpen,
+    ) {
+        let flags = answers::open_flags(self.fs.flushes(), writes);
+        match opened {
+            Err(errno) => reply.error(answers::error(errno)),
+            Ok(Opened {
+                fh,
+                mode: Mode::Cached,
+            }) => reply.opened(fuser::FileHandle(fh), flags),
+            Ok(Opened {
+                fh,
+                mode: Mode::Passthrough(id),
+            }) => {
+                // SAFETY: `id` stays registered while a handle uses it, and the wrapper is taken apart
+                // below instead of closing it.
+                let backing = unsafe { reply.wrap_backing(id) };
+                reply.opened_passthrough(fuser::FileHandle(fh), flags, &backing);
+                backing.into_raw();
+            }
+        }
+    }
+
+    fn reply_created(
+        &self,
+        created: Result<(Entry, Opened, Intent), nix::errno::Errno>,
+        reply: fuser::ReplyCreate,
+    ) {
+        let (entry, opened, intent) = match created {
+            Ok(created) => created,
+            Err(errno) => return reply.error(answers::error(errno)),
+        };
+        let attr = answers::file_attr(&entry.stat);
+        let (ttl, generation) = (self.fs.ttl(), Generation(entry.generation.into()));
+        let flags = answers::open_flags(self.fs.flushes(), true);
+        let fh = fuser::FileHandle(opened.fh);
+        match opened.mode {
+            Mode::Cached => reply.created(&ttl, &attr, generation, fh, flags),
+            Mode::Passthrough(id) => {
+                // SAFETY: as in `reply_opened`.
+                let backing = unsafe { reply.wrap_backing(id) };
+                reply.created_passthrough(&ttl, &attr, generation, fh, flags, &backing);
+                backing.into_raw();
+            }
+        }
+        drop(intent); // not before the answer
+    }
+
+    fn reply_xattr(value: Result<Vec<u8>, nix::errno::Errno>, size: u32, reply: fuser::ReplyXattr) {
+        match value {
+            Ok(value) if size == 0 => reply.size(value.len() as u32),
+            Ok(value) if value.len() <= size as usize => reply.data(&value),
+            Ok(_) => reply.error(Errno::ERANGE),
+            Err(errno) => reply.error(answers::error(errno)),
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! Attributes of files, and extended ones.
+//!
+//! All are the directory's own. Of extended attributes `user.*`, `security.*`, `system.posix_acl_*`
+//! and `trusted.*` are passed through; the kernel has judged who may. Only a list is judged here:
+//! names of `trusted.*` are for root.
+
+use std::ffi::{CStr, CString};
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag};
+use nix::sys::stat::{FileStat, fstat};
+use nix::unistd::{Gid, Uid, fchownat, ftruncate};
+
+use super::intents::{Evidence, Intent};
+use super::{DirectoryFs, sys};
+
+/// ACL of access, whose support is asked for when a volume is opened.
+pub(super) const ACL_ACCESS: &CStr = c"system.posix_acl_access";
+
+/// Longest value or list of extended attributes (`XATTR_SIZE_MAX`).
+const XATTR_MAX: usize = 64 << 10;
+
+/// What a SETATTR asks for. Times are as utimensat(2) takes them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Change {
+    pub(crate) mode: Option<u32>,
+    pub(crate) uid: Option<u32>,
+    pub(crate) gid: Option<u32>,
+    pub(crate) size: Option<u64>,
+    pub(crate) times: [libc::timespec; 2],
+    pub(crate) fh: Option<u64>,
+}
+
+/// A time that utimensat(2) leaves as it is.
+pub(crate) const OMIT: libc::timespec = libc::timespec {
+    tv_sec: 0,
+    tv_nsec: libc::UTIME_OMIT,
+};
+
+impl DirectoryFs {
+    /// Attributes of a node, by its open handle when there is one.
+    pub(crate) fn attributes(&self, node: u64, fh: Option<u64>) -> Result<FileStat, Errno> {
+        if let Some(file) = fh.and_then(|fh| self.opens.file(fh)) {
+            return Ok(self.shown(fstat(&*file)?));
+        }
+        Ok(self.shown(fstat(self.at(node)?.fd())?))
+    }
+
+    /// Changes attributes; returns them all.
+    ///
+    /// The owner goes before the mode: a change of owner takes set-ID bits away, and the kernel says
+    /// in the same request which bits are to be left.
+    pub(crate) fn change(&self, node: u64, change: &Change) -> Result<FileStat, Errno> {
+        if let Some(size) = change.size {
+            let size = i64::try_from(size).map_err(|_| Errno::EFBIG)?;
+            match change.fh.and_then(|fh| self.opens.file(fh)) {
+                Some(file) => ftruncate(&*file, size)?,
+                None => {
+                    let file = self.reopen(node, OFlag::O_WRONLY | OFlag::O_NONBLOCK)?;
+                    ftruncate(&file, size)?;
+                }
+            }
+        }
+        let at = self.at(node)?;
+        if change.uid.is_some() || change.gid.is_some() {
+            let (uid, gid) = (change.uid.map(Uid::from_raw), change.gid.map(Gid::from_raw));
+            fchownat(at.fd(), c"", uid, gid, AtFlags::AT_EMPTY_PATH)?;
+        }
+        if let Some(mode) = change.mode {
+            sys::change_mode(at.fd(), mode)?;
+        }
+        if change
+            .times
+            .iter()
+            .any(|time| time.tv_nsec != libc::UTIME_OMIT)
+        {
+            sys::change_times(at.fd(), change.times)?;
+        }
+        Ok(self.shown(fstat(at.fd())?))
+    }
+
+    /// Target of a symbolic link.
+    pub(crate) fn read_link(&self, node: u64) -> Result<Vec<u8>, Errno> {
+        use std::os::unix::ffi::OsStringExt;
+        let target = nix::fcntl::readlinkat(self.at(node)?.fd(), c"")?;
+        Ok(target.into_vec())
+    }
+
+    /// Value of an extended attribute.
+    pub(crate) fn xattr(&self, node: u64, name: &[u8]) -> Result<Vec<u8>, Errno> {
+        let name = attribute(name)?;
+        let at = self.at(node)?;
+        filled(|room| sys::get_xattr(at.fd(), &name, room))
+    }
+
+    /// Names of the extended attributes, each with its NUL, as a caller of this user may see them.
+    pub(crate) fn xattr_names(&self, node: u64, uid: u32) -> Result<Vec<u8>, Errno> {
+        let at = self.at(node)?;
+        let names = filled(|room| sys::list_xattrs(at.fd(), room))?;
+        if uid == 0 {
+            return Ok(names);
+        }
+        let shown = names
+            .split_inclusive(|byte| *byte == 0)
+            .filter(|name| !name.starts_with(b"trusted."));
+        Ok(shown.flatten().copied().collect())
+    }
+
+    /// Sets an extended attribute. `flags` are those of setxattr(2).
+    pub(crate) fn set_xattr(
+        &self,
+        unique: u64,
+        node: u64,
+        name: &[u8],
+        value: &[u8],
+        flags: i32,
+    ) -> Result<Option<Intent>, Errno> {
+        let name = attribute(name)?;
+        let at = self.at(node)?;
+        if flags & libc::XATTR_CREATE == 0 {
+            sys::set_xattr(at.fd(), &name, value, flags)?;
+            return Ok(None);
+        }
+        // The only one of these that fails when it is done twice.
+        let was_absent = self.evidence(unique) == Some(Evidence::Attribute(false));
+        let there = !was_absent && exists(at.fd(), &name);
+        let intent = self.intents.record(unique, &Evidence::Attribute(there));
+        match sys::set_xattr(at.fd(), &name, value, flags) {
+            Err(Errno::EEXIST) if was_absent => {
+                self.recognise();
+                Ok(Some(intent))
+            }
+            other => other.map(|()| Some(intent)),
+        }
+    }
+
+    /// Removes an extended attribute.
+    pub(crate) fn remove_xattr(
+        &self,
+        unique: u64,
+        node: u64,
+        name: &[u8],
+    ) -> Result<Intent, Errno> {
+        let name = attribute(name)?;
+        let at = self.at(node)?;
+        let was_there = self.evidence(unique) == Some(Evidence::Attribute(true));
+        let there = was_there || exists(at.fd(), &name);
+        let intent = self.intents.record(unique, &Evidence::Attribute(there));
+        match sys::remove_xattr(at.fd(), &name) {
+            Err(Errno::ENODATA) if was_there => {
+                self.recognise();
+                Ok(intent)
+            }
+            other => other.map(|()| intent),
+        }
+    }
+}
+
+fn exists(fd: std::os::fd::BorrowedFd<'_>, name: &CStr) -> bool {
+    sys::get_xattr(fd, name, &mut []).is_ok()
+}
+
+fn attribute(name: &[u8]) -> Result<CString, Errno> {
+    CString::new(name).map_err(|_| Errno::EINVAL)
+}
+
+/// The whole of what `read` fills its room with.
+fn filled(read: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
+    let mut room = vec![0; 256];
+    loop {
+        match read(&mut room) {
+            Ok(length) => {
+                room.truncate(length);
+                return Ok(room);
+            }
+            Err(Errno::ERANGE) if room.len() < XATTR_MAX => room.resize(XATTR_MAX, 0),
+            Err(error) => return Err(error),
+        }
+    }
+}

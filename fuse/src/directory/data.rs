@@ -1,0 +1,217 @@
+//! Contents of files: what the kernel does not read and write by itself, and everything about making
+//! them durable, which it never does by itself.
+//!
+//! A descriptor of a handle is the dead worker's when there is none here: the file is opened again by
+//! its number. Reads first take what is in memory (`RWF_NOWAIT`); the caller takes what has to wait to
+//! another thread.
+
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, OFlag, fallocate};
+use nix::sys::statfs::{
+    BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, TMPFS_MAGIC, XFS_SUPER_MAGIC, fstatfs,
+};
+use nix::sys::statvfs::{Statvfs, fstatvfs};
+
+use super::names::KEPT;
+use super::opens::Opened;
+use super::{DirectoryFs, sys};
+
+/// Most bytes of one copy_file_range(2); the answer has 32 bits.
+const COPY_MAX: u64 = 1 << 30;
+
+/// Whether close(2) on the file system of `fd` does anything that can fail. Those that are known do
+/// not; a network file system sends what it has kept back.
+pub(super) fn flush_does_something(fd: BorrowedFd<'_>) -> bool {
+    let local = [
+        EXT4_SUPER_MAGIC,
+        XFS_SUPER_MAGIC,
+        BTRFS_SUPER_MAGIC,
+        TMPFS_MAGIC,
+    ];
+    fstatfs(fd).map_or(true, |stat| !local.contains(&stat.filesystem_type()))
+}
+
+/// An open handle of a file.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HandleOf {
+    /// Node id.
+    pub(crate) node: u64,
+    /// As it was answered.
+    pub(crate) fh: u64,
+}
+
+fn errno(error: std::io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
+}
+
+impl DirectoryFs {
+    /// Opens a regular file. `flags` are those of open(2).
+    pub(crate) fn open_file(&self, unique: u64, node: u64, flags: i32) -> Result<Opened, Errno> {
+        if let Some(opened) = self.opens.resent(unique) {
+            return Ok(opened);
+        }
+        let wanted = OFlag::from_bits_truncate(flags) & (OFlag::O_ACCMODE | KEPT);
+        // Does nothing to a regular file, and no other file of that handle can be.
+        let file = self.reopen(node, wanted | OFlag::O_NONBLOCK)?;
+        self.opens.open(unique, node, file.into())
+    }
+
+    /// Closes a handle.
+    pub(crate) fn release(&self, fh: u64) {
+        self.opens.release(fh);
+    }
+
+    /// Bytes that are in memory; `None` when reading them has to wait.
+    pub(crate) fn read_now(
+        &self,
+        of: HandleOf,
+        offset: u64,
+        size: u32,
+    ) -> Result<Option<Vec<u8>>, Errno> {
+        let file = self.file_of(of)?;
+        let mut bytes = vec![0; size as usize];
+        let part = libc::iovec {
+            iov_base: bytes.as_mut_ptr().cast(),
+            iov_len: bytes.len(),
+        };
+        let at = i64::try_from(offset).map_err(|_| Errno::EINVAL)?;
+        // SAFETY: `part` describes `bytes`, which outlives the call.
+        let read =
+            unsafe { libc::preadv2(file.as_raw_fd(), &raw const part, 1, at, libc::RWF_NOWAIT) };
+        match Errno::result(read).map(isize::unsigned_abs) {
+            // A part of it may be all that is in memory; what is missing is fetched by the full read.
+            Ok(length) if length == bytes.len() => Ok(Some(bytes)),
+            Ok(_) | Err(Errno::EAGAIN | Errno::EOPNOTSUPP) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Bytes of a file; fewer at its end only.
+    pub(crate) fn read(&self, of: HandleOf, offset: u64, size: u32) -> Result<Vec<u8>, Errno> {
+        let file = self.file_of(of)?;
+        let mut bytes = vec![0; size as usize];
+        let mut filled = 0;
+        while filled < bytes.len() {
+            match file.read_at(&mut bytes[filled..], offset + filled as u64) {
+                Ok(0) => break,
+                Ok(read) => filled += read,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(errno(error)),
+            }
+        }
+        bytes.truncate(filled);
+        Ok(bytes)
+    }
+
+    /// Writes all of `bytes`, or as many as fit.
+    pub(crate) fn write(&self, of: HandleOf, offset: u64, bytes: &[u8]) -> Result<u32, Errno> {
+        let file = self.file_of(of)?;
+        let mut written = 0;
+        while written < bytes.len() {
+            match file.write_at(&bytes[written..], offset + written as u64) {
+                Ok(0) => break,
+                Ok(more) => written += more,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                // What was written is told; the next write meets the error again.
+                Err(_) if written > 0 => break,
+                Err(error) => return Err(errno(error)),
+            }
+        }
+        Ok(written as u32)
+    }
+
+    /// Makes a file durable; `data_only`: without times.
+    pub(crate) fn sync(&self, of: HandleOf, data_only: bool) -> Result<(), Errno> {
+        let file = self.file_of(of)?;
+        let result = if data_only {
+            file.sync_data()
+        } else {
+            file.sync_all()
+        };
+        result.map_err(errno)
+    }
+
+    /// Makes the names in a directory durable.
+    pub(crate) fn sync_directory(&self, node: u64) -> Result<(), Errno> {
+        let directory = self.reopen(node, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
+        File::from(directory).sync_all().map_err(errno)
+    }
+
+    /// Makes everything on the file system durable (for a planned unmount).
+    pub fn sync_all(&self) -> Result<(), Errno> {
+        sys::sync_file_system(self.mount.as_fd())
+    }
+
+    /// What closing the file below has to say.
+    pub(crate) fn flush(&self, fh: u64) -> Result<(), Errno> {
+        let Some(file) = self.opens.file(fh) else {
+            return Ok(()); // opened by a dead worker, whose end closed it
+        };
+        let copy = file.try_clone().map_err(errno)?;
+        nix::unistd::close(copy)
+    }
+
+    /// fallocate(2).
+    pub(crate) fn allocate(
+        &self,
+        of: HandleOf,
+        mode: i32,
+        offset: u64,
+        length: u64,
+    ) -> Result<(), Errno> {
+        let mode = FallocateFlags::from_bits(mode).ok_or(Errno::EOPNOTSUPP)?;
+        let signed = |value: u64| i64::try_from(value).map_err(|_| Errno::EFBIG);
+        let file = self.file_of(of)?;
+        fallocate(&*file, mode, signed(offset)?, signed(length)?)
+    }
+
+    /// copy_file_range(2).
+    pub(crate) fn copy(
+        &self,
+        from: (HandleOf, u64),
+        to: (HandleOf, u64),
+        length: u64,
+    ) -> Result<u32, Errno> {
+        let (source, target) = (self.file_of(from.0)?, self.file_of(to.0)?);
+        let signed = |value: u64| i64::try_from(value).map_err(|_| Errno::EINVAL);
+        let (from, to) = (signed(from.1)?, signed(to.1)?);
+        let length = length.min(COPY_MAX) as usize;
+        let copied = sys::copy_range((source.as_fd(), from), (target.as_fd(), to), length)?;
+        Ok(copied as u32)
+    }
+
+    /// lseek(2) with `SEEK_DATA` or `SEEK_HOLE`.
+    pub(crate) fn seek(&self, of: HandleOf, offset: i64, whence: i32) -> Result<i64, Errno> {
+        if !matches!(whence, libc::SEEK_DATA | libc::SEEK_HOLE) {
+            return Err(Errno::EINVAL);
+        }
+        sys::seek(self.file_of(of)?.as_fd(), offset, whence)
+    }
+
+    /// statvfs(3) of the directory's file system.
+    pub(crate) fn totals(&self) -> Result<Statvfs, Errno> {
+        fstatvfs(&self.mount)
+    }
+
+    /// The descriptor of a handle.
+    pub(super) fn file_of(&self, of: HandleOf) -> Result<Arc<File>, Errno> {
+        if let Some(file) = self.opens.file(of.fh) {
+            return Ok(file);
+        }
+        let file = match self.reopen(of.node, OFlag::O_RDWR | OFlag::O_NONBLOCK) {
+            // A program that runs, or a file system that has become read-only: nobody writes to it.
+            Err(Errno::ETXTBSY | Errno::EROFS | Errno::EACCES | Errno::EPERM) => {
+                self.reopen(of.node, OFlag::O_RDONLY | OFlag::O_NONBLOCK)?
+            }
+            other => other?,
+        };
+        let file = Arc::new(File::from(file));
+        self.opens.keep(of.fh, &file);
+        Ok(file)
+    }
+}

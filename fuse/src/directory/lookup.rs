@@ -1,0 +1,109 @@
+//! Names to nodes: what a name below a directory is, and what the kernel is told about it.
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::stat::{FileStat, fstat};
+
+use super::sys::{self, FileId};
+use super::{DirectoryFs, ROOT};
+
+/// Descriptors that name a file without opening it.
+pub(super) const NAMED: OFlag = OFlag::O_PATH;
+
+/// A name as the kernel is told about it.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    /// Node id.
+    pub(crate) node: u64,
+    /// Changes when the node id stands for another file.
+    pub(crate) generation: u32,
+    /// Attributes; the number in it is the node id.
+    pub(crate) stat: FileStat,
+}
+
+/// A file that was found under a name.
+pub(super) struct Found {
+    pub(super) fd: OwnedFd,
+    pub(super) stat: FileStat,
+    pub(super) id: FileId,
+}
+
+/// A name of the kernel as one component.
+///
+/// Errors: `EINVAL` for what is no component (the kernel sends none), `ENAMETOOLONG`.
+pub(super) fn component(name: &[u8]) -> Result<CString, Errno> {
+    if name.is_empty() || name == b"." || name == b".." || name.contains(&b'/') {
+        return Err(Errno::EINVAL);
+    }
+    if name.len() > 255 {
+        return Err(Errno::ENAMETOOLONG);
+    }
+    CString::new(name).map_err(|_| Errno::EINVAL)
+}
+
+/// What has a name now.
+pub(super) fn find(dir: BorrowedFd<'_>, name: &CStr) -> Result<Found, Errno> {
+    let fd = sys::open_child(dir, name, NAMED, 0)?;
+    let stat = fstat(&fd)?;
+    let id = sys::file_id(fd.as_fd())?;
+    Ok(Found { fd, stat, id })
+}
+
+impl DirectoryFs {
+    /// What `name` in directory `parent` is.
+    pub(crate) fn lookup(&self, parent: u64, name: &[u8]) -> Result<Entry, Errno> {
+        let name = component(name)?;
+        let found = find(self.at(parent)?.fd(), &name)?;
+        self.entry(found)
+    }
+
+    /// Notes what is about to be answered.
+    pub(super) fn entry(&self, found: Found) -> Result<Entry, Errno> {
+        let stat = self.shown(found.stat);
+        let generation = found.id.generation();
+        self.nodes.answered(stat.st_ino, found.id)?;
+        Ok(Entry {
+            node: stat.st_ino,
+            generation,
+            stat,
+        })
+    }
+
+    /// Attributes under the number the kernel has.
+    pub(super) fn shown(&self, mut stat: FileStat) -> FileStat {
+        stat.st_ino = self.number(stat.st_ino);
+        stat
+    }
+
+    /// The kernel's number for one of the directory's file system: the root is 1 there, and what has
+    /// the number 1 below gets the root's.
+    pub(super) fn number(&self, below: u64) -> u64 {
+        if below == self.root_number {
+            ROOT
+        } else if below == ROOT {
+            self.root_number
+        } else {
+            below
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+
+    // Without it a name could lead out of its directory.
+    #[test]
+    fn only_one_component_is_a_name() {
+        for bad in [&b""[..], b".", b"..", b"a/b", b"/", b"../x", b"a\0b"] {
+            assert!(component(bad).is_err(), "{bad:?}");
+        }
+        assert_eq!(component(&[b'x'; 256]), Err(Errno::ENAMETOOLONG));
+        assert_eq!(component(b"...").unwrap().as_bytes(), b"...");
+    }
+}

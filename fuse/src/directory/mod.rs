@@ -1,0 +1,291 @@
+//! A directory, shown for reading and writing as it is.
+//!
+//! The directory's own file system keeps names, permissions, locks of data on disk and everything
+//! that is shared with other nodes; this module carries each request to it and keeps what must
+//! outlive a worker. It decides nothing about permissions (the kernel does, `default_permissions`)
+//! and caches nothing but descriptors.
+//!
+//! ```text
+//! LOOKUP, READDIRPLUS -> lookup.rs, listing.rs -> nodes.rs     number -> file handle, on disk
+//! CREATE, RENAME, ... -> names.rs              -> intents.rs   evidence, before the operation
+//!                                              -> identity.rs  as the caller
+//! OPEN, RELEASE ------> opens.rs                               passthrough; handles in shared memory
+//! READ, WRITE, FSYNC -> data.rs                                without passthrough, and always fsync
+//! GETATTR, xattrs ----> attributes.rs
+//! ```
+//!
+//! A node id is opened by its file handle, never by a path, and a name is one component below an open
+//! directory, resolved without following links or crossing mounts: no answer of another process, no
+//! symbolic link and no `..` leads out of the volume. A mount point inside it is `EXDEV`. What
+//! another process moves out of the volume stays reachable for those who had it open, as on any file
+//! system that is mounted with a part of it.
+//!
+//! Everything is written to the directory before it is answered; fsync is the directory's own. So
+//! what the volume promises about durability is what the directory promises.
+
+mod attributes;
+mod data;
+mod identity;
+mod intents;
+mod listing;
+mod lookup;
+mod names;
+mod nodes;
+mod opens;
+mod sys;
+mod table;
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::{Mode, fstat};
+use serde::Serialize;
+
+use crate::fs::Kernel;
+use crate::handles::HandleTable;
+use crate::live::TableError;
+
+pub(crate) use attributes::{Change, OMIT};
+pub(crate) use data::HandleOf;
+pub use identity::Caller;
+pub(crate) use intents::Intent;
+pub(crate) use listing::Row;
+pub(crate) use lookup::Entry;
+pub(crate) use names::Place;
+pub(crate) use opens::Opened;
+
+/// Number the kernel has for the root.
+const ROOT: u64 = 1;
+
+/// What a volume is made of.
+#[derive(Debug)]
+pub struct DirectoryParts<'a> {
+    /// The directory to show.
+    pub root: &'a Path,
+    /// Where the mount keeps what must outlive a worker.
+    pub state: &'a Path,
+    /// No kernel knows the mount yet; `false`: a dead worker has served it.
+    pub fresh: bool,
+    /// Open handles; the keeper holds the memory.
+    pub handles: HandleTable,
+    /// Whether the kernel may read and write the directory's files itself.
+    pub passthrough: bool,
+    /// How long the kernel may believe a name or attributes that another node may change.
+    pub ttl: Duration,
+    /// Whether locks of flock(2) and fcntl(2) hold among the processes of this node; otherwise they
+    /// are refused.
+    pub local_locks: bool,
+}
+
+/// Why a directory cannot be shown.
+#[derive(Debug, thiserror::Error)]
+pub enum DirectoryError {
+    /// The directory itself.
+    #[error("open the directory {0}: {1}")]
+    Root(PathBuf, Errno),
+    /// Its file system cannot name files for ever.
+    #[error("{0} lies on a file system without file handles ({1})")]
+    NoHandles(PathBuf, Errno),
+    /// The process may not act for others.
+    #[error("act as the callers: {0}; needs root, or CAP_SETUID, CAP_SETGID and CAP_SETPCAP")]
+    Identity(Errno),
+    /// The node table.
+    #[error(transparent)]
+    Table(#[from] TableError),
+    /// The file of intents.
+    #[error("open {0}: {1}")]
+    Intents(PathBuf, io::Error),
+}
+
+/// A volume's counters at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct DirectoryStatus {
+    /// The kernel reads and writes the directory's files itself.
+    pub passthrough: bool,
+    /// Opens in passthrough mode, and others.
+    pub opens_passthrough: u64,
+    /// Opens whose data goes through the daemon.
+    pub opens_served: u64,
+    /// Handles open now.
+    pub handles: u32,
+    /// Files the kernel knows, as far as this worker was asked about them.
+    pub nodes: usize,
+    /// Requests answered.
+    pub requests: u64,
+    /// Changes of names or attributes that were sent again after a worker's death.
+    pub resent: u64,
+    /// Of these, those that the dead worker had carried out: answered, not repeated.
+    pub recognised: u64,
+}
+
+/// A directory as a read-write file system. See the module text.
+#[derive(Debug)]
+pub struct DirectoryFs {
+    root: OwnedFd,
+    /// Any descriptor of the file system that is not `O_PATH`, for opening by handle.
+    mount: OwnedFd,
+    /// The root's number in its own file system.
+    root_number: u64,
+    nodes: nodes::Nodes,
+    intents: Arc<intents::Intents>,
+    opens: opens::Opens,
+    listings: listing::Listings,
+    ttl: Duration,
+    local_locks: bool,
+    wants_passthrough: bool,
+    has_acl: bool,
+    flushes: bool,
+    requests: AtomicU64,
+    resent: AtomicU64,
+    recognised: AtomicU64,
+}
+
+impl DirectoryFs {
+    /// Opens a directory.
+    ///
+    /// Errors: see [`DirectoryError`].
+    pub fn open(parts: DirectoryParts<'_>) -> Result<Arc<Self>, DirectoryError> {
+        let failed = |errno| DirectoryError::Root(parts.root.to_owned(), errno);
+        let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let mount = open(parts.root, flags | OFlag::O_RDONLY, Mode::empty()).map_err(failed)?;
+        let root = open(parts.root, flags | OFlag::O_PATH, Mode::empty()).map_err(failed)?;
+        let stat = fstat(&root).map_err(failed)?;
+        let no_handles = |errno| DirectoryError::NoHandles(parts.root.to_owned(), errno);
+        let id = sys::file_id(root.as_fd()).map_err(no_handles)?;
+        sys::open_id(mount.as_fd(), &id, OFlag::O_PATH).map_err(no_handles)?;
+        // On a thread of its own: this one goes on as it is.
+        let probe = std::thread::spawn(identity::prepare_thread).join();
+        probe
+            .unwrap_or(Err(Errno::EPERM))
+            .map_err(DirectoryError::Identity)?;
+        let table = table::Table::open(&parts.state.join("nodes"), parts.fresh)?;
+        let path = parts.state.join("intents");
+        let intents = intents::Intents::open(&path, parts.fresh)
+            .map_err(|error| DirectoryError::Intents(path, error))?;
+        let acl = sys::get_xattr(mount.as_fd(), attributes::ACL_ACCESS, &mut []);
+        Ok(Arc::new(Self {
+            has_acl: !matches!(acl, Err(Errno::EOPNOTSUPP)),
+            flushes: data::flush_does_something(mount.as_fd()),
+            root,
+            mount,
+            root_number: stat.st_ino,
+            nodes: nodes::Nodes::new(table, parts.fresh),
+            intents,
+            opens: opens::Opens::new(parts.handles),
+            listings: listing::Listings::default(),
+            ttl: parts.ttl,
+            local_locks: parts.local_locks,
+            wants_passthrough: parts.passthrough,
+            requests: AtomicU64::new(0),
+            resent: AtomicU64::new(0),
+            recognised: AtomicU64::new(0),
+        }))
+    }
+
+    /// Gives the file system its way to the kernel, before the first request.
+    pub fn connect(&self, kernel: Arc<dyn Kernel>) {
+        self.opens.connect(kernel);
+    }
+
+    /// Whether to ask the kernel for passthrough at FUSE_INIT.
+    pub(crate) fn wants_passthrough(&self) -> bool {
+        self.wants_passthrough
+    }
+
+    /// Whether the kernel agreed to it.
+    pub(crate) fn set_passthrough(&self, on: bool) {
+        self.opens.set_passthrough(on);
+    }
+
+    /// Whether the directory's file system knows ACLs.
+    pub(crate) fn has_acl(&self) -> bool {
+        self.has_acl
+    }
+
+    /// Whether locks hold among the processes of this node; otherwise they are refused.
+    pub(crate) fn local_locks(&self) -> bool {
+        self.local_locks
+    }
+
+    /// Whether closing a file below may fail, so that it has to be done before close(2) is answered.
+    pub(crate) fn flushes(&self) -> bool {
+        self.flushes
+    }
+
+    /// How long the kernel may believe an answer.
+    pub(crate) fn ttl(&self) -> Duration {
+        self.ttl
+    }
+
+    /// Counts a request, on the thread that answers it.
+    pub(crate) fn begin(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.prepare_thread();
+    }
+
+    /// Makes the calling thread one that may act for others, and not beyond their quotas.
+    pub(crate) fn prepare_thread(&self) {
+        if let Err(error) = identity::prepare_thread() {
+            tracing::warn!(%error, "a thread cannot act for others");
+        }
+    }
+
+    /// All counters now.
+    pub fn status(&self) -> DirectoryStatus {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        DirectoryStatus {
+            passthrough: self.opens.is_passthrough(),
+            opens_passthrough: count(&self.opens.passed_through),
+            opens_served: count(&self.opens.served),
+            handles: self.opens.len(),
+            nodes: self.nodes.len(),
+            requests: count(&self.requests),
+            resent: count(&self.resent),
+            recognised: count(&self.recognised),
+        }
+    }
+
+    /// The kernel takes answers back.
+    pub(crate) fn forget(&self, node: u64, count: u64) {
+        self.nodes.forgotten(node, count);
+    }
+
+    /// A descriptor of a node that serves to name it and what lies below it.
+    fn at(&self, node: u64) -> Result<At<'_>, Errno> {
+        if node == ROOT {
+            return Ok(At::Root(self.root.as_fd()));
+        }
+        self.reopen(node, OFlag::O_PATH | OFlag::O_NOFOLLOW)
+            .map(At::Node)
+    }
+
+    /// Opens a node by its handle.
+    fn reopen(&self, node: u64, flags: OFlag) -> Result<OwnedFd, Errno> {
+        if node == ROOT {
+            let how = flags | OFlag::O_DIRECTORY;
+            return sys::open_child(self.root.as_fd(), c".", how, 0);
+        }
+        sys::open_id(self.mount.as_fd(), &*self.nodes.id(node)?, flags)
+    }
+}
+
+/// A descriptor of a node.
+enum At<'a> {
+    Root(BorrowedFd<'a>),
+    Node(OwnedFd),
+}
+
+impl At<'_> {
+    fn fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Root(fd) => *fd,
+            Self::Node(fd) => fd.as_fd(),
+        }
+    }
+}

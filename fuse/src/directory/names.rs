@@ -1,0 +1,325 @@
+//! Making, removing and renaming names: each done once, also when its worker dies in the middle.
+//!
+//! Before such an operation its evidence is recorded ([`super::intents`]); a request that is sent
+//! again is carried out only when its evidence says that it was not. The record must outlive the
+//! answer, so callers get it with the result.
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::Ordering;
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, RenameFlags, renameat2};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, mkdirat, mknodat};
+use nix::unistd::{UnlinkatFlags, linkat, symlinkat, unlinkat};
+
+use super::identity::{Caller, as_caller};
+use super::intents::{Evidence, Intent, Intents};
+use super::lookup::{Found, component, find};
+use super::opens::Opened;
+use super::{DirectoryFs, Entry, sys};
+
+/// Flags of open(2) that matter to a descriptor of ours. Not `O_APPEND`: the kernel says where each
+/// write goes, and a write that is sent again must go to the same place. Not `O_DIRECT`: our buffers
+/// are not aligned.
+pub(super) const KEPT: OFlag = OFlag::O_SYNC.union(OFlag::O_DSYNC);
+
+/// Where a name is to be made, and for whom.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place<'a> {
+    /// The request.
+    pub(crate) unique: u64,
+    /// Who asks.
+    pub(crate) caller: Caller,
+    /// The directory.
+    pub(crate) parent: u64,
+    /// The name in it.
+    pub(crate) name: &'a [u8],
+}
+
+fn file_type(stat: &FileStat) -> u32 {
+    stat.st_mode & libc::S_IFMT
+}
+
+impl DirectoryFs {
+    /// Makes and opens a regular file. `flags` are those of open(2).
+    ///
+    /// Errors: `EEXIST`; `ESTALE` when another node has just made it and `O_EXCL` was not asked for,
+    /// upon which the kernel looks again and judges who may open it.
+    pub(crate) fn create(
+        &self,
+        place: Place<'_>,
+        mode: u32,
+        flags: i32,
+    ) -> Result<(Entry, Opened, Intent), Errno> {
+        let wanted = OFlag::from_bits_truncate(flags);
+        let how = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_RDWR | (wanted & KEPT);
+        let made = self.make(place, libc::S_IFREG, |dir, name| {
+            sys::open_child(dir, name, how, mode & 0o7777).map(Some)
+        });
+        let (found, intent) = match made {
+            Err(Errno::EEXIST) if !wanted.contains(OFlag::O_EXCL) => return Err(Errno::ESTALE),
+            other => other?,
+        };
+        let opened = match self.opens.resent(place.unique) {
+            Some(opened) => opened,
+            None => {
+                let number = self.number(found.stat.st_ino);
+                let file = if is_named_only(found.fd.as_fd()) {
+                    // Made by a dead worker.
+                    let access = OFlag::O_RDWR | (wanted & KEPT);
+                    sys::open_id(self.mount.as_fd(), &found.id, access)?
+                } else {
+                    found.fd.try_clone().map_err(|_| Errno::EMFILE)?
+                };
+                self.opens.open(place.unique, number, file.into())?
+            }
+        };
+        let entry = match self.entry(found) {
+            Ok(entry) => entry,
+            Err(error) => {
+                self.opens.release(opened.fh);
+                return Err(error);
+            }
+        };
+        Ok((entry, opened, intent))
+    }
+
+    /// Makes a directory.
+    pub(crate) fn make_directory(
+        &self,
+        place: Place<'_>,
+        mode: u32,
+    ) -> Result<(Entry, Intent), Errno> {
+        let bits = Mode::from_bits_truncate(mode & 0o7777);
+        let made = self.make(place, libc::S_IFDIR, |dir, name| {
+            mkdirat(dir, name, bits).map(|()| None)
+        });
+        self.told(made)
+    }
+
+    /// Makes a regular or special file.
+    pub(crate) fn make_node(
+        &self,
+        place: Place<'_>,
+        mode: u32,
+        device: u64,
+    ) -> Result<(Entry, Intent), Errno> {
+        let kind = SFlag::from_bits(mode & libc::S_IFMT).ok_or(Errno::EINVAL)?;
+        let bits = Mode::from_bits_truncate(mode & 0o7777);
+        let made = self.make(place, kind.bits(), |dir, name| {
+            mknodat(dir, name, kind, bits, device).map(|()| None)
+        });
+        self.told(made)
+    }
+
+    /// Makes a symbolic link; nobody here ever follows it.
+    pub(crate) fn make_symlink(
+        &self,
+        place: Place<'_>,
+        target: &[u8],
+    ) -> Result<(Entry, Intent), Errno> {
+        let target = CString::new(target).map_err(|_| Errno::EINVAL)?;
+        let made = self.make(place, libc::S_IFLNK, |dir, name| {
+            symlinkat(target.as_c_str(), dir, name).map(|()| None)
+        });
+        self.told(made)
+    }
+
+    /// Gives a file another name.
+    pub(crate) fn link(
+        &self,
+        unique: u64,
+        node: u64,
+        parent: u64,
+        name: &[u8],
+    ) -> Result<(Entry, Intent), Errno> {
+        let name = component(name)?;
+        let (file, dir) = (self.at(node)?, self.at(parent)?);
+        let id = sys::file_id(file.fd())?;
+        let evidence = Evidence::File(id.clone());
+        let done = self.evidence(unique).is_some()
+            && find(dir.fd(), &name).is_ok_and(|found| found.id == id);
+        let intent = self.intents.record(unique, &evidence);
+        if done {
+            self.recognise();
+        } else {
+            is_free(dir.fd(), &name)?;
+            linkat(
+                file.fd(),
+                c"",
+                dir.fd(),
+                name.as_c_str(),
+                AtFlags::AT_EMPTY_PATH,
+            )?;
+        }
+        let entry = self.entry(find(dir.fd(), &name)?)?;
+        Ok((entry, intent))
+    }
+
+    /// Takes a name away: of a directory, or of anything else.
+    pub(crate) fn remove(
+        &self,
+        unique: u64,
+        parent: u64,
+        name: &[u8],
+        directory: bool,
+    ) -> Result<Intent, Errno> {
+        let name = component(name)?;
+        let dir = self.at(parent)?;
+        let victim = find(dir.fd(), &name);
+        if let Some(evidence @ Evidence::File(id)) = &self.evidence(unique) {
+            let gone = match &victim {
+                Err(Errno::ENOENT) => true,
+                Err(_) => false,
+                Ok(found) => found.id != *id,
+            };
+            if gone {
+                self.recognise();
+                return Ok(self.intents.record(unique, evidence));
+            }
+        }
+        let victim = victim?;
+        let intent = self
+            .intents
+            .record(unique, &Evidence::File(victim.id.clone()));
+        let how = if directory {
+            UnlinkatFlags::RemoveDir
+        } else {
+            UnlinkatFlags::NoRemoveDir
+        };
+        unlinkat(dir.fd(), name.as_c_str(), how)?;
+        self.hold(victim);
+        Ok(intent)
+    }
+
+    /// Moves a name. `flags` are those of renameat2(2).
+    ///
+    /// Errors: `EINVAL` for `RENAME_WHITEOUT` and what is not known.
+    pub(crate) fn rename(
+        &self,
+        unique: u64,
+        (parent, name): (u64, &[u8]),
+        (new_parent, new_name): (u64, &[u8]),
+        flags: u32,
+    ) -> Result<Intent, Errno> {
+        let flags = RenameFlags::from_bits(flags).ok_or(Errno::EINVAL)?;
+        if flags.contains(RenameFlags::RENAME_WHITEOUT) {
+            return Err(Errno::EINVAL);
+        }
+        let (name, new_name) = (component(name)?, component(new_name)?);
+        let (from, to) = (self.at(parent)?, self.at(new_parent)?);
+        let source = find(from.fd(), &name);
+        let target = match find(to.fd(), &new_name) {
+            Err(Errno::ENOENT) => None,
+            other => Some(other?),
+        };
+        if let Some(evidence @ Evidence::Rename(moved, replaced)) = &self.evidence(unique) {
+            let there = target.as_ref().is_some_and(|found| found.id == *moved);
+            let left = match &source {
+                Err(_) => !flags.contains(RenameFlags::RENAME_EXCHANGE),
+                Ok(found) if flags.contains(RenameFlags::RENAME_EXCHANGE) => {
+                    Some(&found.id) == replaced.as_ref()
+                }
+                Ok(found) => found.id != *moved,
+            };
+            if there && left && replaced.as_ref() != Some(moved) {
+                self.recognise();
+                return Ok(self.intents.record(unique, evidence));
+            }
+        }
+        let source = source?;
+        let replaced = target.as_ref().map(|found| found.id.clone());
+        let same = replaced.as_ref() == Some(&source.id);
+        let evidence = Evidence::Rename(source.id, replaced);
+        let intent = self.intents.record(unique, &evidence);
+        renameat2(
+            from.fd(),
+            name.as_c_str(),
+            to.fd(),
+            new_name.as_c_str(),
+            flags,
+        )?;
+        if let Some(target) = target
+            && !same
+            && !flags.contains(RenameFlags::RENAME_EXCHANGE)
+        {
+            self.hold(target);
+        }
+        Ok(intent)
+    }
+
+    /// Makes a name that is free, as the caller. `make` may return a descriptor of what it made.
+    fn make(
+        &self,
+        place: Place<'_>,
+        kind: u32,
+        make: impl FnOnce(BorrowedFd<'_>, &CStr) -> Result<Option<OwnedFd>, Errno>,
+    ) -> Result<(Found, Intent), Errno> {
+        let name = component(place.name)?;
+        let dir = self.at(place.parent)?;
+        let evidence = Evidence::NameFree;
+        if self.evidence(place.unique).is_some()
+            && let Ok(found) = find(dir.fd(), &name)
+            && file_type(&found.stat) == kind
+            && found.stat.st_uid == place.caller.uid
+        {
+            self.recognise();
+            return Ok((found, self.intents.record(place.unique, &evidence)));
+        }
+        is_free(dir.fd(), &name)?;
+        let intent = self.intents.record(place.unique, &evidence);
+        let made = as_caller(place.caller, || make(dir.fd(), &name))??;
+        let found = match made {
+            None => find(dir.fd(), &name)?,
+            Some(fd) => Found {
+                stat: fstat(&fd)?,
+                id: sys::file_id(fd.as_fd())?,
+                fd,
+            },
+        };
+        Ok((found, intent))
+    }
+
+    fn told(&self, made: Result<(Found, Intent), Errno>) -> Result<(Entry, Intent), Errno> {
+        let (found, intent) = made?;
+        Ok((self.entry(found)?, intent))
+    }
+
+    /// What a dead worker has left about a request that is sent again.
+    pub(super) fn evidence(&self, unique: u64) -> Option<Evidence> {
+        if Intents::is_resent(unique) {
+            self.resent.fetch_add(1, Ordering::Relaxed);
+        }
+        self.intents.inherited(unique)
+    }
+
+    /// Counts a request that is answered and not repeated.
+    pub(super) fn recognise(&self) {
+        self.recognised.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Keeps what has lost its last name while the kernel knows its number.
+    fn hold(&self, found: Found) {
+        let directory = file_type(&found.stat) == libc::S_IFDIR;
+        if directory || found.stat.st_nlink <= 1 {
+            let number = self.number(found.stat.st_ino);
+            self.nodes.hold(number, found.fd);
+        }
+    }
+}
+
+/// `EEXIST` when the name is taken, by whatever.
+fn is_free(dir: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
+    match sys::open_child(dir, name, super::lookup::NAMED, 0) {
+        Err(Errno::ENOENT) => Ok(()),
+        Ok(_) | Err(Errno::EXDEV) => Err(Errno::EEXIST),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether a descriptor can only name its file.
+fn is_named_only(fd: BorrowedFd<'_>) -> bool {
+    let flags = nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_GETFL);
+    flags.is_ok_and(|flags| flags & libc::O_PATH != 0)
+}

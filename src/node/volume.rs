@@ -1,0 +1,76 @@
+//! Directory volumes of a node: each a directory that is shown for reading and writing as it is.
+//!
+//! They need no tier and no store. What of one must outlive a worker lies in the mount's state
+//! directory: `nodes/` (file handles by number) and `intents`.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use terrace_fuse::directory::{DirectoryFs, DirectoryParts};
+use terrace_fuse::handles::HandleTable;
+use terrace_fuse::keeper::{Failure, MountSpec};
+use terrace_fuse::live::Opening;
+
+use super::options::{DirectoryOptions, MountOptions};
+use super::sources::Sources;
+
+/// One directory volume.
+#[derive(Debug)]
+pub(crate) struct Volume {
+    /// What was asked for.
+    pub(crate) spec: MountSpec,
+    /// What answers the kernel.
+    pub(crate) fs: Arc<DirectoryFs>,
+}
+
+impl Volume {
+    /// Opens the volume of a mount over the keeper's handle table. Blocks.
+    pub(crate) fn open(
+        sources: &Sources,
+        spec: MountSpec,
+        options: &MountOptions,
+        directory: &DirectoryOptions,
+        opening: Opening,
+        handles: OwnedFd,
+    ) -> Result<Self, Failure> {
+        let state = sources.state_dir(&spec);
+        let state =
+            state.map_err(|error| Failure::new(format!("{error:#}"), "check the hot directory"))?;
+        let handles = HandleTable::open(handles)
+            .map_err(|error| Failure::new(format!("handle table: {error}"), "mount again"))?;
+        let fs = DirectoryFs::open(DirectoryParts {
+            root: &directory.root,
+            state: &state,
+            fresh: opening == Opening::Mount,
+            handles,
+            passthrough: sources.config().fuse.passthrough,
+            ttl: options.ttl.0,
+            local_locks: !directory.refuse_locks,
+        });
+        let hint = "check the directory and its file system; terrace doctor tells about privileges";
+        let fs = fs.map_err(|error| Failure::new(error, hint))?;
+        Ok(Self { spec, fs })
+    }
+
+    /// Its part of `terrace status --json`; see `docs/OPERATIONS.md` for the fields.
+    pub(crate) fn document(&self) -> Value {
+        let status = self.fs.status();
+        json!({
+            "id": self.spec.id,
+            "writable": true,
+            "passthrough": {"on": status.passthrough},
+            "opens": {"passthrough": status.opens_passthrough, "cached": status.opens_served},
+            "handles": status.handles,
+            "nodes": status.nodes,
+            "requests": status.requests,
+            "resent": status.resent,
+            "recognised": status.recognised,
+            "summary": format!(
+                "read-write, passthrough {}, {} open",
+                if status.passthrough { "on" } else { "off" },
+                status.handles,
+            ),
+        })
+    }
+}

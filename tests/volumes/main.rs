@@ -1,0 +1,47 @@
+//! Directory volumes: `terrace mount file:///DIR MOUNT --rw`, a real kernel mount of a directory on
+//! the disk the build output lies on.
+//!
+//! `posix` runs the POSIX suite, `exerciser` one file with every way to write it, `differential` the
+//! same operations here and on a plain directory, `soak` kills workers under writers, `escape` tries
+//! to get out, `manners` what no other one sees, `pace` measures.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod differential;
+mod escape;
+mod exerciser;
+mod manners;
+#[path = "../support/numbers.rs"]
+mod numbers;
+mod pace;
+mod posix;
+mod soak;
+#[expect(dead_code, reason = "shared with the tests of read-only mounts")]
+#[path = "../takeover/world.rs"]
+mod world;
+
+use std::path::PathBuf;
+
+use world::World;
+
+/// A volume of its own: the directory, and where it is mounted.
+struct Volume {
+    world: World,
+    below: PathBuf,
+    mount: PathBuf,
+}
+
+impl Volume {
+    /// Mounts a fresh directory for reading and writing.
+    fn new(options: &[&str]) -> Self {
+        let world = World::start();
+        let below = world.source();
+        let all = [&["--rw"], options].concat();
+        let mount = world.mount(&world.source_url(), &all);
+        Self {
+            world,
+            below,
+            mount,
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! The POSIX suite on a volume.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use nix::mount::{MntFlags, MsFlags, umount2};
+
+use crate::Volume;
+use crate::world::need_mount;
+
+/// Tests that pass on ext4, less one.
+const PASSED: u32 = 382;
+
+const CONFIGURATION: &str = r#"
+[features]
+posix_fallocate = {}
+utime_now = {}
+utimensat = {}
+rename_ctime = {}
+[settings]
+naptime = 0.01
+allow_remount = false
+expected_failures = []
+[dummy_auth]
+entries = [["nobody", "nogroup"], ["daemon", "daemon"]]
+"#;
+
+/// The mount, bound to a short path that everybody can enter.
+struct Bound(tempfile::TempDir);
+
+impl Bound {
+    fn new(mount: &Path) -> Self {
+        let place = tempfile::Builder::new()
+            .prefix("posix")
+            .tempdir_in("/tmp")
+            .unwrap();
+        let none = None::<&str>;
+        nix::mount::mount(Some(mount), place.path(), none, MsFlags::MS_BIND, none).unwrap();
+        Self(place)
+    }
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        umount2(self.0.path(), MntFlags::MNT_DETACH).ok();
+    }
+}
+
+/// The number before a word, at its last place.
+fn number_before(text: &str, word: &str) -> Option<u32> {
+    let at = text.rfind(word)?;
+    let digits = |c: char| c.is_ascii_digit();
+    let before = text[..at].trim_end_matches(|c: char| !c.is_ascii_digit() && c != '\n');
+    let start = before.rfind(|c: char| !digits(c)).map_or(0, |at| at + 1);
+    before[start..].parse().ok()
+}
+
+fn run(program: &str, configuration: &Path, place: &Path) -> (bool, String) {
+    fs::set_permissions(place, fs::Permissions::from_mode(0o777)).unwrap();
+    let done = Command::new(program)
+        .arg("-c")
+        .arg(configuration)
+        .arg("-p")
+        .arg(place)
+        .output()
+        .unwrap();
+    let said = [done.stdout, done.stderr].concat();
+    (
+        done.status.success(),
+        String::from_utf8_lossy(&said).into_owned(),
+    )
+}
+
+// SEMANTICS S40: without it a program that relies on POSIX breaks on a volume and works beside it.
+#[test]
+fn the_posix_suite_passes() {
+    need_mount!("the_posix_suite_passes");
+    let Ok(program) = std::env::var("TERRACE_TEST_PJDFSTEST") else {
+        println!("SKIP the_posix_suite_passes: no pjdfstest; run tests/servers/servers.py exec");
+        return;
+    };
+    let volume = Volume::new(&["-o", "suid"]);
+    // The suite acts as other users, who must be able to come here, and trips over some lengths of
+    // the path it works on (`capacity overflow`).
+    let place = Bound::new(&volume.mount);
+    let configuration = volume.world.scratch("suite").join("pjdfstest.toml");
+    fs::write(&configuration, CONFIGURATION).unwrap();
+    let (good, said) = run(&program, &configuration, place.0.path());
+    let failed: Vec<&str> = said
+        .lines()
+        .filter(|line| line.contains("FAILED"))
+        .collect();
+    assert!(good, "failed:\n{}\n{said}", failed.join("\n"));
+    let passed = number_before(&said, "passed").unwrap();
+    println!("pjdfstest: {passed} passed");
+    assert!(passed >= PASSED, "only {passed} passed:\n{said}");
+}
