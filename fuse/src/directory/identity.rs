@@ -148,3 +148,45 @@ fn drop_capability(number: u32) -> Result<(), Errno> {
     let set = unsafe { libc::syscall(libc::SYS_capset, &raw mut header, words.as_ptr()) };
     Errno::result(set).map(drop)
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+    use super::*;
+
+    // Without it files would belong to root, or an umask of one request would reach another one.
+    #[test]
+    fn a_thread_is_itself_again_afterwards() {
+        if !nix::unistd::geteuid().is_root() {
+            println!("SKIP a_thread_is_itself_again_afterwards: needs root");
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let place = directory.path().to_owned();
+        std::thread::spawn(move || {
+            let caller = Caller {
+                uid: 1234,
+                gid: 2345,
+                umask: 0o027,
+            };
+            let (theirs, ours) = (place.join("theirs"), place.join("ours"));
+            as_caller(caller, || std::fs::write(&theirs, "x"))
+                .unwrap()
+                .unwrap();
+            std::fs::write(&ours, "x").unwrap();
+            let theirs = std::fs::metadata(theirs).unwrap();
+            assert_eq!((theirs.uid(), theirs.gid()), (1234, 2345));
+            assert_eq!(theirs.permissions().mode() & 0o777, 0o640);
+            assert_eq!(std::fs::metadata(ours).unwrap().uid(), 0);
+            let panicked = std::panic::catch_unwind(|| as_caller(caller, || panic!("in between")));
+            assert!(panicked.is_err());
+            std::fs::write(place.join("after"), "x").unwrap();
+            assert_eq!(std::fs::metadata(place.join("after")).unwrap().uid(), 0);
+        })
+        .join()
+        .unwrap();
+    }
+}

@@ -268,3 +268,88 @@ fn decode(bytes: &[u8]) -> Option<(u64, u64, Evidence)> {
     };
     Some((unique, number(bytes, AT_ORDER), evidence))
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+
+    fn id(byte: u8) -> FileId {
+        FileId {
+            kind: i32::from(byte),
+            bytes: vec![byte; usize::from(byte)].into(),
+        }
+    }
+
+    // Without it a resent mkdir would answer EEXIST to the one who has just made the directory.
+    #[test]
+    fn the_next_worker_finds_what_the_dead_one_meant_to_do() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("intents");
+        let all = [
+            Evidence::NameFree,
+            Evidence::File(id(8)),
+            Evidence::Rename(id(128), Some(id(12))),
+            Evidence::Rename(id(8), None),
+            Evidence::Attribute(true),
+            Evidence::Attribute(false),
+        ];
+        let intents = Intents::open(&path, true).unwrap();
+        for (at, evidence) in all.iter().enumerate() {
+            std::mem::forget(intents.record(at as u64 + 10, evidence)); // killed before the answer
+        }
+        drop(intents.record(5, &Evidence::NameFree)); // answered
+        let intents = Intents::open(&path, false).unwrap();
+        for (at, evidence) in all.iter().enumerate() {
+            let unique = at as u64 + 10;
+            assert_eq!(intents.inherited(unique), None, "sent for the first time");
+            assert_eq!(intents.inherited(unique | RESENT).as_ref(), Some(evidence));
+        }
+        assert_eq!(intents.inherited(5 | RESENT), None);
+        let again = intents.record(10 | RESENT, &all[1]);
+        assert_eq!(
+            Intents::open(&path, false).unwrap().inherited(10 | RESENT),
+            Some(all[1].clone())
+        );
+        drop(again);
+        assert_eq!(
+            Intents::open(&path, false).unwrap().inherited(10 | RESENT),
+            None
+        );
+        assert_eq!(
+            Intents::open(&path, true).unwrap().inherited(11 | RESENT),
+            None
+        );
+    }
+
+    // Without it a worker killed often enough would have no place left, or take one in use.
+    #[test]
+    fn records_that_nobody_asks_for_give_way_to_new_ones() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("intents");
+        for round in 0..3 * SLOTS as u64 {
+            let intents = Intents::open(&path, round == 0).unwrap();
+            std::mem::forget(intents.record(round + 1, &Evidence::NameFree));
+        }
+        let intents = Intents::open(&path, false).unwrap();
+        let last = 3 * SLOTS as u64;
+        assert!(intents.inherited(last | RESENT).is_some());
+        assert!(
+            intents
+                .inherited((last - SLOTS as u64 + 1) | RESENT)
+                .is_some()
+        );
+    }
+
+    proptest::proptest! {
+        /// Broken: a damaged record takes the worker down, or is believed.
+        #[test]
+        fn damage_is_never_believed(at in 0..SLOT, bit in 0..8_u32) {
+            let mut bytes = encode(77, 1, &Evidence::Rename(id(8), Some(id(9))));
+            bytes[at] ^= 1 << bit;
+            let read = decode(&bytes);
+            assert!(read.is_none(), "{read:?}");
+        }
+    }
+}

@@ -90,3 +90,20 @@ impl DirectoryFs {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+
+    // Without it a name could lead out of its directory.
+    #[test]
+    fn only_one_component_is_a_name() {
+        for bad in [&b""[..], b".", b"..", b"a/b", b"/", b"../x", b"a\0b"] {
+            assert!(component(bad).is_err(), "{bad:?}");
+        }
+        assert_eq!(component(&[b'x'; 256]), Err(Errno::ENAMETOOLONG));
+        assert_eq!(component(b"...").unwrap().as_bytes(), b"...");
+    }
+}

@@ -159,3 +159,42 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+
+    fn id(byte: u8) -> FileId {
+        FileId {
+            kind: 1,
+            bytes: [byte].into(),
+        }
+    }
+
+    // Without it the table would grow with every file ever seen, or lose one the kernel still has.
+    #[test]
+    fn a_number_goes_when_the_kernel_has_given_back_every_answer() {
+        let place = tempfile::tempdir().unwrap();
+        let nodes = Nodes::new(Table::open(place.path(), true).unwrap(), true);
+        nodes.answered(9, id(1)).unwrap();
+        nodes.answered(9, id(1)).unwrap();
+        nodes.forgotten(9, 1);
+        assert_eq!(*nodes.id(9).unwrap(), id(1));
+        nodes.forgotten(9, 1);
+        assert_eq!(nodes.id(9), Err(Errno::ESTALE));
+        // A new file under the number of a deleted one.
+        nodes.answered(9, id(1)).unwrap();
+        nodes.answered(9, id(2)).unwrap();
+        assert_eq!(*nodes.id(9).unwrap(), id(2));
+        nodes.forgotten(9, 1);
+        assert_eq!(*nodes.id(9).unwrap(), id(2));
+        drop(nodes);
+        // The next worker cannot know how often the dead one answered.
+        let nodes = Nodes::new(Table::open(place.path(), false).unwrap(), false);
+        nodes.answered(9, id(2)).unwrap();
+        nodes.forgotten(9, 1);
+        assert_eq!(*nodes.id(9).unwrap(), id(2));
+    }
+}

@@ -83,3 +83,43 @@ fn decode(value: &[u8]) -> Option<FileId> {
         bytes: bytes.into(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+
+    fn id(bytes: &[u8]) -> FileId {
+        FileId {
+            kind: 1,
+            bytes: bytes.into(),
+        }
+    }
+
+    // Without it the next worker would answer ESTALE for every file that is known or open.
+    #[test]
+    fn numbers_outlive_the_process_and_not_the_mount() {
+        let place = tempfile::tempdir().unwrap();
+        let table = Table::open(place.path(), true).unwrap();
+        let (one, two) = (id(b"one"), id(b"two"));
+        table.put(&[(12, &one), (13, &two)]).unwrap();
+        table.remove(13).unwrap();
+        drop(table);
+        let table = Table::open(place.path(), false).unwrap();
+        assert_eq!(table.get(12).unwrap(), Some(one));
+        assert_eq!(table.get(13).unwrap(), None);
+        drop(table);
+        let table = Table::open(place.path(), true).unwrap();
+        assert_eq!(table.get(12).unwrap(), None);
+    }
+
+    // Without it a change of the format would read old tables as other files.
+    #[test]
+    fn the_format_stays() {
+        assert_eq!(encode(&id(&[7, 8])), [1, 0, 0, 0, 7, 8]);
+        assert_eq!(decode(&[1, 0, 0, 0, 7, 8]), Some(id(&[7, 8])));
+        assert_eq!(decode(&[1, 0, 0]), None);
+        assert_eq!(decode(&[0; 4 + HANDLE_MAX + 1]), None);
+    }
+}

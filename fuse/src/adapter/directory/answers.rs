@@ -139,3 +139,19 @@ pub(super) fn open_flags(flushes: bool, writes: bool) -> FopenFlags {
         FopenFlags::FOPEN_NOFLUSH
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Without it a time before 1970 would come back as another one.
+    #[test]
+    fn times_go_there_and_back() {
+        for (seconds, part) in [(0, 0), (1, 5), (-1, 0), (-1, 999_999_999), (-7, 1)] {
+            let there = timespec(Some(TimeOrNow::SpecificTime(time(seconds, part))));
+            assert_eq!((there.tv_sec, there.tv_nsec), (seconds, part));
+        }
+        assert_eq!(timespec(None).tv_nsec, libc::UTIME_OMIT);
+        assert_eq!(timespec(Some(TimeOrNow::Now)).tv_nsec, libc::UTIME_NOW);
+    }
+}
