@@ -6,6 +6,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "../support/sanity.rs"]
+mod judge;
 #[path = "../catalog/served.rs"]
 #[expect(dead_code, reason = "the tests of the catalog use the rest of it")]
 mod served;

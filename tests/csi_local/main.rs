@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "../support/sanity.rs"]
+mod judge;
 mod life;
 mod sanity;
 mod world;

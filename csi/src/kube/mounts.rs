@@ -146,6 +146,7 @@ mod tests {
         assert_eq!(found[0].path, "/data/clicks");
         assert_eq!(found[1].path, "/data/ml/images");
         assert!(parse("a.b:/x/y,a.b:/x/z").is_ok(), "neighbours");
+        assert!(parse("a.b:/data\n").is_ok(), "the end of a block of YAML");
     }
 
     // A path that leaves its place, hides the container's own files or reaches another mount is how
@@ -173,7 +174,7 @@ mod tests {
             "a.b:/a:/b",
             "a.b:/data\0",
             "a.b:/da ta",
-            "a.b:/data\n",
+            "a.b:/da\nta",
             "a.b:/d\u{e4}ta",
             "a.b:/etc",
             "a.b:/etc/passwd.d",

@@ -71,10 +71,10 @@ pub(crate) fn object_name(selector: &Selector) -> String {
         true => plain,
         false => {
             let kept: String = plain.chars().map(readable).take(READABLE_MAX).collect();
-            let kept = kept.trim_matches(|c: char| !c.is_ascii_alphanumeric());
-            // A label of the name may not end in anything but a letter or a digit.
-            let kept = kept.replace("-.", ".");
-            format!("{kept}-{}", digest(&text, 8))
+            // A label of the name begins and ends with a letter or a digit.
+            let labels = kept.split('.').map(|label| label.trim_matches('-'));
+            let labels: Vec<&str> = labels.filter(|label| !label.is_empty()).collect();
+            format!("{}-{}", labels.join("."), digest(&text, 8))
         }
     }
 }
