@@ -32,14 +32,14 @@ from engines import Engines
 from hdfs import Hdfs
 from packaging import Packaging
 from postgres import Postgres
-from posix import Posix
+from pjdfstest import Pjdfstest
 from s3 import S3
 from shared import Shared
 from support import Run, Unavailable
 from writers import Spark, Writers
 
 SERVERS = (S3, Hdfs, Postgres, Shared, Writers, Spark, Clients, Engines, Checkers, Packaging, Csi,
-           Posix)
+           Pjdfstest)
 
 
 def run_directory() -> Path:

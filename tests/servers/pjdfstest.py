@@ -1,11 +1,11 @@
 """The POSIX test suite nobody here wrote: `pjdfstest`, in Rust, built from the crates registry at the
-version that `posix.txt` pins. Tests run it on a mount and on the directory below for comparison."""
+version that `pjdfstest.txt` pins. Tests run it on a mount and on the directory below for comparison."""
 
 from pathlib import Path
 
 from support import HERE, Run, built_tool, need_program, run
 
-PACKAGES = HERE / "posix.txt"
+PACKAGES = HERE / "pjdfstest.txt"
 
 # A build of some 100 crates on a slow machine.
 BUILD_SECONDS = 1800
@@ -21,10 +21,10 @@ def build(directory: Path) -> None:
         run([*command, *target, f"{name}@{version}"], timeout=BUILD_SECONDS)
 
 
-class Posix:
+class Pjdfstest:
     """No process: tests start the program themselves."""
 
-    name = "posix"
+    name = "pjdfstest"
     variable = "TERRACE_TEST_PJDFSTEST"
 
     def __init__(self, runs: Run):
@@ -33,11 +33,11 @@ class Posix:
     @staticmethod
     def prepare() -> Path:
         """The program."""
-        return built_tool("posix", [PACKAGES], build) / "bin" / "pjdfstest"
+        return built_tool("pjdfstest", [PACKAGES], build) / "bin" / "pjdfstest"
 
     def up(self) -> dict[str, str]:
         return {self.variable: str(self.prepare())}
 
     @staticmethod
     def healthy(environment: dict[str, str]) -> bool:
-        return Path(environment[Posix.variable]).exists()
+        return Path(environment[Pjdfstest.variable]).exists()
