@@ -29,7 +29,8 @@ HERE = Path(__file__).resolve().parent
 BASE = HERE.parent.parent / "deploy" / "kubernetes" / "base"
 VERSION = "1.34.2"
 PATIENCE = 120
-ACCOUNT = "system:serviceaccount:terrace:terrace-controller"
+NAMESPACE = "terrace-system"
+ACCOUNT = f"system:serviceaccount:{NAMESPACE}:terrace-controller"
 
 
 def api_server() -> Path:
@@ -194,7 +195,7 @@ def start_controller(world: World, *more: str) -> None:
     token.write_text("controller")
     world.spawn("controller", [
         world.binary, "--log=debug", "controller", f"--kube-api={world.url}", f"--kube-token-file={token}",
-        f"--kube-ca-file={world.place}/certs/apiserver.crt", "--namespace=terrace", f"--catalog={world.catalog}",
+        f"--kube-ca-file={world.place}/certs/apiserver.crt", f"--namespace={NAMESPACE}", f"--catalog={world.catalog}",
         f"--token-file={world.place}/catalog/token", f"--webhook-listen=127.0.0.1:{world.hooks}",
         f"--webhook-cert={world.place}/tls/tls.crt", f"--webhook-key={world.place}/tls/tls.key", *more])
 
@@ -217,11 +218,15 @@ def publish(world: World, day: int) -> None:
     place.mkdir(parents=True)
     (place / "part-0.csv").write_text(f"a,b\n{day},2\n")
     token = (world.place / "catalog" / "token").read_text().split()[0]
+    batch = {"mode": "replace_table", "source": f"file://{world.place}/lake/clicks"}
     request = urllib.request.Request(
-        f"{world.catalog}/api/v1/datasets/ads.clicks/batches/day-{day}", method="PUT", data=b'{"mode": "replace_table"}',
+        f"{world.catalog}/api/v1/datasets/ads.clicks/batches/day-{day}", method="PUT", data=json.dumps(batch).encode(),
         headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        assert answer.status == 201, answer.status
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            assert answer.status == 201, answer.status
+    except urllib.error.HTTPError as refused:
+        sys.exit(f"the catalog refuses the batch: {refused.read().decode()}")
 
 
 def install(world: World) -> None:
@@ -336,7 +341,7 @@ def pods(world: World) -> None:
     after = len(world.ask("GET", "/api/v1/namespaces/reader/configmaps")[1]["items"])
     assert status == 201 and shown(dry) == ["ads.clicks@v2"] and before == after, dry
     world.passed("a dry run keeps nothing")
-    own = world.make("/api/v1/namespaces/terrace/pods", pod("ads.clicks"))
+    own = world.make(f"/api/v1/namespaces/{NAMESPACE}/pods", pod("ads.clicks"))
     assert shown(own) == [], own["spec"]
     world.passed("pods of the controller's namespace are left alone")
 
@@ -388,6 +393,12 @@ def scratch(world: World) -> None:
     world.until("it goes when that is asked for", path, lambda found: found is None)
 
 
+def rights(world: World, since: int) -> None:
+    """Fails when the API server has refused anything since that place of the controller's log."""
+    refused = [line for line in world.log("controller")[since:].splitlines() if "403 Forbidden" in line]
+    assert not refused, f"a right is missing: {refused[0]}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--binary", required=True, help="the terrace to test")
@@ -405,14 +416,20 @@ def main() -> None:
             start_etcd(world)
             start_api(world, program)
             start_catalog(world)
+            (world.place / "lake").mkdir()
+            world.terrace("sync", "add", f"file://{world.place}/lake", "--namespace", "ads", "--layout", "flat",
+                          *world.args)
             install(world)
             start_controller(world)
             datasets(world)
             pods(world)
+            rights(world, 0)
             faults(world, program)
+            # An API server that has just started refuses everything until it has read the rights.
+            since = len(world.log("controller"))
             removal(world)
             scratch(world)
-            assert "403" not in world.log("controller"), "a right is missing: see the controller's log"
+            rights(world, since)
             world.passed("no right is missing")
         except BaseException:
             sys.stderr.write(world.log("controller")[-4000:] if "controller" in world.running else "")
