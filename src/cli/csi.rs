@@ -18,7 +18,7 @@ use crate::csi::{self, Driver};
 /// Which driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum DriverArg {
-    /// Datasets, models and directories: data.terrace.io
+    /// Datasets and models: data.terrace.io
     Data,
     /// Scratch directories of the node: local.terrace.io
     Local,
