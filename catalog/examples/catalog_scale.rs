@@ -12,21 +12,18 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::{StreamExt, TryStreamExt};
-use terrace_catalog::blobs::{Blobs, DirectoryBlobs};
 use terrace_catalog::descriptor::{Descriptor, Kind};
-use terrace_catalog::kv::rocks::RocksKv;
-use terrace_catalog::ledger::{Ledger, LedgerConfig, Query};
+use terrace_catalog::ledger::{Ledger, Query};
 use terrace_catalog::manifest::{Header, Manifest, ManifestEdit};
 use terrace_catalog::{DatasetName, Selector};
 
 #[path = "support/scale.rs"]
 mod scale;
 
-use scale::{Failure, PARALLEL, commit, cpu_time, files_of, manifest_of, peak_memory};
+use scale::{Failure, PARALLEL, commit, cpu_time, files_of, manifest_of, open, peak_memory};
 
 const TABLE: &str = "lake.large";
 /// Calls that are timed one by one.
@@ -80,12 +77,6 @@ fn report(done: &Result<bool, Failure>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-async fn open(directory: &Path) -> Result<Ledger, Failure> {
-    let kv = Arc::new(RocksKv::open(&directory.join("kv"))?);
-    let blobs: Arc<dyn Blobs> = Arc::new(DirectoryBlobs::open(&directory.join("store"))?);
-    Ok(Ledger::open(kv, blobs, LedgerConfig::default()).await?)
 }
 
 async fn run(directory: &Path, sizes: &Sizes) -> Result<bool, Failure> {

@@ -20,11 +20,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
-use terrace_catalog::blobs::{Blobs, DirectoryBlobs};
 use terrace_catalog::collect::{Collected, Collection, Collector};
 use terrace_catalog::descriptor::{Descriptor, Kind};
-use terrace_catalog::kv::rocks::RocksKv;
-use terrace_catalog::ledger::{Ledger, LedgerConfig};
 use terrace_catalog::manifest::Header;
 use terrace_catalog::upstream::{Listed, UpFile, Upstream, UpstreamError, UpstreamErrorKind};
 use terrace_catalog::vault::{Content, Vault, Vaults};
@@ -33,7 +30,7 @@ use tokio::sync::mpsc;
 #[path = "support/scale.rs"]
 mod scale;
 
-use scale::{Failure, commit, cpu_time, files_of, manifest_of, partition_path, peak_memory};
+use scale::{Failure, commit, cpu_time, files_of, manifest_of, open, partition_path, peak_memory};
 
 const TABLE: &str = "lake.large";
 const VAULT: &str = "mem://cold";
@@ -153,12 +150,6 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-async fn open(directory: &Path) -> Result<Ledger, Failure> {
-    let kv = Arc::new(RocksKv::open(&directory.join("kv"))?);
-    let blobs: Arc<dyn Blobs> = Arc::new(DirectoryBlobs::open(&directory.join("store"))?);
-    Ok(Ledger::open(kv, blobs, LedgerConfig::default()).await?)
 }
 
 /// Makes the version, then measures in a process that does nothing else.

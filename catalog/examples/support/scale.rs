@@ -1,18 +1,28 @@
 //! A table of any size, made up, and what a process has taken: for the examples that measure.
 
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
 use terrace_catalog::DatasetName;
-use terrace_catalog::blobs::BlobId;
-use terrace_catalog::ledger::{Commit, Ledger};
+use terrace_catalog::blobs::{BlobId, Blobs, DirectoryBlobs};
+use terrace_catalog::kv::rocks::RocksKv;
+use terrace_catalog::ledger::{Commit, Ledger, LedgerConfig};
 use terrace_catalog::manifest::{FileEntry, Header, ManifestEdit};
 
 pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Things that are made at once.
 pub(crate) const PARALLEL: usize = 64;
+
+/// The catalog in a directory, made when it is not there: RocksDB and a directory of blobs.
+pub(crate) async fn open(directory: &Path) -> Result<Ledger, Failure> {
+    let kv = Arc::new(RocksKv::open(&directory.join("kv"))?);
+    let blobs: Arc<dyn Blobs> = Arc::new(DirectoryBlobs::open(&directory.join("store"))?);
+    Ok(Ledger::open(kv, blobs, LedgerConfig::default()).await?)
+}
 
 /// Stores a manifest of so many partitions with so many files each.
 pub(crate) async fn manifest_of(

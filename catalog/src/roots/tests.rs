@@ -98,6 +98,14 @@ impl World {
     }
 }
 
+/// Places below `s3://away` that never answer.
+fn silent() -> Places {
+    Places {
+        silent: Some("s3://away"),
+        ..Places::default()
+    }
+}
+
 fn refusing(refusals: u64) -> Places {
     Places {
         refusals: AtomicU64::new(refusals),
@@ -146,11 +154,7 @@ async fn a_place_that_does_not_answer_delays_no_other() {
         }
     }
     drop(roots);
-    let silent = Places {
-        silent: Some("s3://away"),
-        ..Places::default()
-    };
-    let (roots, places) = world.start(silent).await;
+    let (roots, places) = world.start(silent()).await;
     let urls = |at: &str| (0..3).map(|n| format!("s3://{at}-{n}")).collect::<Vec<_>>();
     assert_eq!(roots.not_open(), urls("away"));
     let watched = roots.discovery().roots_status().into_iter();
@@ -174,11 +178,7 @@ async fn places_are_opened_some_at_a_time() {
         roots.add(&place, RootSpec::default()).await.unwrap();
     }
     drop(roots);
-    let silent = Places {
-        silent: Some("s3://away"),
-        ..Places::default()
-    };
-    let (roots, places) = world.start(silent).await;
+    let (roots, places) = world.start(silent()).await;
     assert_eq!(roots.not_open().len() as u64, count);
     assert_eq!(places.most.load(Ordering::SeqCst), OPENED_AT_ONCE as u64);
 }
