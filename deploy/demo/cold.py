@@ -5,22 +5,25 @@
 
 Each round empties the hot tier (`terrace evict`) and the page cache, then reads through the mount and,
 in turn, with the bare client library (`plain_get`). The hot tier lies on an ext4 image in memory, the
-store runs on this machine. Prints one JSON document with medians and ratios. Needs root.
+store runs on this machine. With --hdfs also a large file of HDFS, beside one stream of its client.
+Prints one JSON document with medians and ratios. Needs root.
 """
 
 import argparse
+import getpass
 import json
 import os
 import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from pathlib import Path
 from statistics import median
 
-from bench import quiet_disk
 from measure import drop_page_cache, files_below, timed
 from session import BUCKET, REPOSITORY, Session, say
+from hdfs import Hdfs
 from s3client import S3Client
 from support import run
 
@@ -82,7 +85,7 @@ def read_small(directory: Path, processes: int) -> None:
     run(["sh", "-c", command], timeout=900)
 
 
-def sequential(session: Session, mount: Path, rounds: int, parallel: int) -> dict:
+def sequential(session: Session, mount: Path, url: str, rounds: int, parallel: int) -> dict:
     file = next(path for path in files_below(mount) if path.name == "big.bin")
     size = file.stat().st_size
     ours, alone = [], []
@@ -93,8 +96,8 @@ def sequential(session: Session, mount: Path, rounds: int, parallel: int) -> dic
                 ours.append(size / timed(lambda: read_sequentially(file)) / 1e6)
             else:
                 drop_page_cache()
-                alone.append(size / 1e6 / plain(session, "ranged", f"s3://{BUCKET}/sample/big.bin", parallel))
-    return paired("cold sequential, MB/s", ours, alone)
+                alone.append(size / 1e6 / plain(session, "ranged", f"{url}/big.bin", parallel))
+    return paired(f"cold sequential from {url.partition(':')[0]}, MB/s", ours, alone)
 
 
 def small(session: Session, mount: Path, rounds: int, processes: int, count: int) -> dict:
@@ -125,28 +128,47 @@ def seed(session: Session, megabytes: int, files: int) -> None:
     client.put_tree(BUCKET, "sample", source)
 
 
+def hdfs(session: Session, disk: Path, megabytes: int, rounds: int) -> dict:
+    """One large file of HDFS."""
+    servers = Hdfs(session.run).up()
+    session.environment.update(servers)
+    web = servers["TERRACE_TEST_WEBHDFS"].replace("webhdfs", "http")
+    place = f"{web}/webhdfs/v1/sample/big.bin?op=CREATE&overwrite=true&user.name={getpass.getuser()}"
+    asked = urllib.request.Request(f"{place}&noredirect=true", method="PUT")
+    with urllib.request.urlopen(asked, timeout=60) as answer:
+        location = json.load(answer)["Location"]
+    data = os.urandom(megabytes << 20)
+    urllib.request.urlopen(urllib.request.Request(location, data=data, method="PUT"), timeout=600).close()
+    url = f"{servers['TERRACE_TEST_HDFS']}/sample"
+    mount = session.mount(hot=disk / "hot", source=url)
+    return sequential(session, mount, url, rounds, 1)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--megabytes", type=int, default=1024, help="length of the large object")
     parser.add_argument("--files", type=int, default=20_000, help="number of small objects")
     parser.add_argument("--processes", type=int, default=4, help="readers of small files")
+    parser.add_argument("--hdfs", action="store_true", help="HDFS too: needs java and mvn")
     parser.add_argument("--parallel", type=int, default=8, help="ranged reads of the bare client")
     arguments = parser.parse_args()
     if os.geteuid() != 0:
         sys.exit("cold: needs root")
-    run(["cargo", "build", "--locked", "-p", "terrace-cache", "--example", "plain_get"], timeout=3600)
+    run(["cargo", "build", "--locked", "--workspace", "--example", "plain_get"], timeout=3600)
     with Session("cold") as session:
-        disk = quiet_disk(session)
+        disk = session.quiet_disk()
         say("seeding the store ...")
         seed(session, arguments.megabytes, arguments.files)
         mount = session.mount(hot=disk / "hot")
         began = time.monotonic()
         with MemoryWatch(session.processes()[1]["pid"]) as memory:
             results = [
-                sequential(session, mount, arguments.rounds, arguments.parallel),
+                sequential(session, mount, f"s3://{BUCKET}/sample", arguments.rounds, arguments.parallel),
                 small(session, mount, arguments.rounds, arguments.processes, arguments.files),
             ]
+            if arguments.hdfs:
+                results.append(hdfs(session, disk, arguments.megabytes, arguments.rounds))
         say(json.dumps({"results": results, "worker_peak_rss_mib": memory.most >> 20,
                         "seconds": round(time.monotonic() - began)}, indent=2))
 
