@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use super::BLOCK;
 use super::blocks::BlockTable;
 use super::data::Fingerprint;
-use super::record::{Head, Marks, Pins, Record, Stage, Trust};
+use super::record::{Head, Marks, Pins, Record, Stage, Times, Trust};
 use super::{directory, sidecar};
 use crate::identity::Digest;
 
@@ -76,6 +76,42 @@ fn the_golden_record_and_sidecar_are_what_this_version_writes_and_reads() {
     assert_eq!(decoded.unwrap(), expected);
 }
 
+// Without this, a release could lose the owners that an earlier one wrote, or be refused by it.
+#[test]
+fn pins_are_read_with_and_without_times() {
+    let pins = Pins {
+        pinned: true,
+        owners: 0x0102_0304,
+    };
+    let old = [1, 4, 3, 2, 1];
+    assert_eq!(pins.encode(), old);
+    assert_eq!(Times::decode(&old), None);
+    let times = Times {
+        incarnation: INCARNATION,
+        recorded_ns: record().fingerprint.ctime_ns,
+        mtime_ns: 7,
+        ctime_ns: 8,
+    };
+    let mut new = old.to_vec();
+    new.extend([5, 0, 0, 0, 2, 0, 0, 0]);
+    new.extend([0xff; 8]);
+    new.extend([7, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!([pins.encode(), times.encode().to_vec()].concat(), new);
+    assert_eq!(Times::decode(&new), Some(times));
+    assert_eq!(Pins::decode(&new).unwrap(), pins);
+    for length in 0..new.len() {
+        assert_eq!(Times::decode(&new[..length]), None);
+    }
+    let mut fingerprint = record().fingerprint;
+    times.apply(INCARNATION + 1, &mut fingerprint);
+    assert_eq!(fingerprint, record().fingerprint, "of another file");
+    times.apply(INCARNATION, &mut fingerprint);
+    assert_eq!((fingerprint.mtime_ns, fingerprint.ctime_ns), (7, 8));
+    fingerprint.mtime_ns = 9;
+    times.apply(INCARNATION, &mut fingerprint);
+    assert_eq!(fingerprint.mtime_ns, 9, "of another record");
+}
+
 // Without this, one flipped bit of the description could make wrong bytes look right.
 #[test]
 fn every_flipped_bit_and_every_cut_is_noticed() {
@@ -122,6 +158,7 @@ proptest! {
         let _ = sidecar::decode(&bytes, &digest(), 0, size);
         let _ = Marks::decode(&bytes);
         let _ = Pins::decode(&bytes);
+        let _ = Times::decode(&bytes);
         let _ = Trust::decode(&bytes);
         let _ = directory::parse_name(&String::from_utf8_lossy(&bytes));
         // The same behind a valid checksum, which random bytes never have.

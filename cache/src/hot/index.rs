@@ -18,7 +18,7 @@ use rocksdb::{
 };
 
 use super::error::{HotError, HotErrorKind};
-use super::record::{Head, Marks, Pins, Record, Trust};
+use super::record::{Head, Marks, Pins, Record, Times, Trust};
 use crate::identity::Digest;
 
 const OBJECTS: &str = "objects";
@@ -32,13 +32,20 @@ const NO_FLUSH: &str = "avoid_flush_during_recovery=true";
 /// Bytes of log that an open may have to replay: some 25,000 records.
 const LOG_LIMIT: u64 = 4 << 20;
 
+/// Files of a family, each from one write buffer, that are merged into the others at a time: twice the
+/// default halves the work of writing many records, and costs a read a few more looks.
+const LEVEL_ZERO: i32 = 8;
+
 /// One change of the index; a slice of them is applied atomically.
 #[derive(Debug)]
 pub(super) enum Change {
     Put(Digest, Record),
     Remove(Digest),
     Mark(Digest, Marks),
+    /// Leaves the times of an object that has owners as they are.
     Pin(Digest, Pins),
+    /// A link was made or removed, which moved these times; it has owners.
+    Link(Digest, Pins, Times),
     Trust(Trust),
 }
 
@@ -128,7 +135,14 @@ impl Index {
                     }
                     Change::Mark(digest, value) => batch.put_cf(marks, digest.0, value.encode()),
                     Change::Pin(digest, value) if value.is_held() => {
-                        batch.put_cf(pins, digest.0, value.encode());
+                        let times = match value.owners {
+                            0 => None,
+                            _ => times(db, digest)?,
+                        };
+                        batch.put_cf(pins, digest.0, pin_value(*value, times));
+                    }
+                    Change::Link(digest, value, times) => {
+                        batch.put_cf(pins, digest.0, pin_value(*value, Some(*times)));
                     }
                     Change::Pin(digest, _) => batch.delete_cf(pins, digest.0),
                     Change::Trust(trust) => batch.put(TRUST_KEY, trust.encode()),
@@ -147,7 +161,8 @@ impl Index {
         self.sick.load(Ordering::Acquire)
     }
 
-    /// The record of `digest`. Errors: `Corrupt` when there is one that cannot be believed.
+    /// The record of `digest`, without what links have moved since: see [`Index::times`]. Errors:
+    /// `Corrupt` when there is one that cannot be believed.
     pub(super) fn get(&self, digest: &Digest) -> Result<Option<Record>, HotError> {
         let found = self.with("read index", |db| {
             let value = db.get_pinned_cf(family(db, OBJECTS), digest.0)?;
@@ -163,23 +178,30 @@ impl Index {
         }
     }
 
-    /// The records of many objects; `None` for those without one, or with one that cannot be
-    /// believed. Cheaper than as many calls of [`Index::get`].
+    /// The records of `digests`, which are sorted, so that neighbours are read together. `visit` gets
+    /// the heads of those that can be believed, whole records, and their places.
     pub(super) fn get_many(
         &self,
-        digests: impl Iterator<Item = Digest>,
-    ) -> Result<Vec<Option<Record>>, HotError> {
-        let mut wanted: Vec<(Digest, usize)> = digests.zip(0..).collect();
-        wanted.sort_unstable();
+        digests: &[Digest],
+        mut visit: impl FnMut(usize, Head<'_>, &[u8]),
+    ) -> Result<(), HotError> {
         self.with("read index", |db| {
-            let keys = wanted.iter().map(|(digest, _)| &digest.0);
+            let keys = digests.iter().map(|digest| &digest.0);
             let values = db.batched_multi_get_cf(family(db, OBJECTS), keys, true);
-            let mut records = vec![None; wanted.len()];
-            for ((digest, place), value) in wanted.iter().zip(values) {
-                records[*place] = value?.and_then(|bytes| Record::decode(digest, &bytes));
+            for (place, value) in values.into_iter().enumerate() {
+                if let Some(bytes) = value?
+                    && let Some(head) = Head::decode(&digests[place], &bytes)
+                {
+                    visit(place, head, &bytes);
+                }
             }
-            Ok(records)
+            Ok(())
         })
+    }
+
+    /// What links have moved since the record of `digest` was written.
+    pub(super) fn times(&self, digest: &Digest) -> Result<Option<Times>, HotError> {
+        self.with("read index", |db| times(db, digest))
     }
 
     pub(super) fn trust(&self) -> Result<Option<Trust>, HotError> {
@@ -253,6 +275,17 @@ impl Index {
     }
 }
 
+fn times(db: &DB, digest: &Digest) -> Result<Option<Times>, rocksdb::Error> {
+    let value = db.get_pinned_cf(family(db, PINS), digest.0)?;
+    Ok(value.and_then(|bytes| Times::decode(&bytes)))
+}
+
+fn pin_value(pins: Pins, times: Option<Times>) -> Vec<u8> {
+    let mut value = pins.encode();
+    value.extend(times.into_iter().flat_map(Times::encode));
+    value
+}
+
 fn scan_options() -> ReadOptions {
     let mut options = ReadOptions::default();
     options.fill_cache(false);
@@ -289,6 +322,8 @@ fn open(path: &Path) -> Result<DB, rocksdb::Error> {
         options.set_max_write_buffer_number(3);
         options.set_compression_type(DBCompressionType::None);
         options.set_block_based_table_factory(&table);
+        // Digests are spread evenly, so each compaction rewrites the whole family.
+        options.set_level_zero_file_num_compaction_trigger(LEVEL_ZERO);
         ColumnFamilyDescriptor::new(name, options)
     };
     let families = [

@@ -11,12 +11,16 @@
 //! next start ([`mend`]).
 //!
 //! Changes are collected in memory and written in batches; the tier writes the rest when it closes.
+//! What a link moves is noted beside the owners, so that the record is written again only when the
+//! last link is gone.
 //! Everything here blocks on the disk and belongs on threads that may. Lock order: the lock of an
 //! object's link shard, then the round of the group sync, then the catalogue. All work on the links
 //! of one object is done under the first, by whichever [`Linker`].
 
 mod files;
+mod find;
 mod mend;
+mod note;
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -25,12 +29,14 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
+use nix::sys::stat::FileStat;
 use nix::unistd::UnlinkatFlags;
 
 use self::files::HotFiles;
+pub use self::find::Found;
+use self::find::Sight;
 use super::error::HotError;
 use super::index::Change;
-use super::record::{Pins, Record, Stage};
 use super::shared::Shared;
 use super::tier::HotTier;
 use crate::identity::Digest;
@@ -38,10 +44,7 @@ use crate::identity::Digest;
 const SHARDS: usize = 16;
 
 /// Changes a shard collects before it writes them.
-const BATCH: usize = 1024;
-
-/// Records that are read from the index at a time.
-const LOOKUP: usize = 1024;
+const BATCH: usize = 2048;
 
 /// Attributes that the linked file shall have. All links of one object share them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,9 +88,8 @@ pub struct Linker {
     files: HotFiles,
 }
 
-/// Records of objects whose links changed, and with them their owners, which the index does not have
-/// yet.
-type Changed = HashMap<Digest, Record>;
+/// Objects whose links changed, and with them their owners, which the index does not have yet.
+type Changed = HashMap<Digest, Sight>;
 
 /// Changes of links, by object: what all [`Linker`]s of a tier share. Pins are written under these
 /// locks, too, so that the last write of them is the last change.
@@ -121,49 +123,42 @@ impl HotTier {
 
 impl Linker {
     /// Links objects into `directory` (on the same file system) and says of each what became of it.
+    /// `found` is what [`Linker::find`] said of the same objects a while ago.
     ///
     /// Errors: `Io` (also for a name that exists, and for too many links), `Closed`. The first one
     /// ends it: earlier links exist, and what they hold stays held.
-    pub fn link_all(
+    pub fn link_all<'a>(
         &self,
         directory: BorrowedFd<'_>,
-        links: &[Link<'_>],
+        links: impl IntoIterator<Item = (Link<'a>, Found)>,
     ) -> Result<Vec<Linked>, HotError> {
-        let mut done = Vec::with_capacity(links.len());
-        for links in links.chunks(LOOKUP) {
-            self.shared.admit("link objects")?;
-            let records = self
-                .shared
-                .index
-                .get_many(links.iter().map(|link| link.digest))?;
-            for (link, record) in links.iter().zip(records) {
-                done.push(self.link_one(directory, link, record)?);
-            }
-        }
-        Ok(done)
+        self.shared.admit("link objects")?;
+        let links = links.into_iter();
+        links
+            .map(|(link, found)| self.link_one(directory, &link, found))
+            .collect()
     }
 
     /// Removes `name` from `directory`, which [`Linker::link_all`] made, and with it the hold on the
-    /// object. A name that is gone already is fine.
+    /// object, of which [`Linker::find`] said `found` a while ago. A name that is gone already is fine.
     pub fn unlink(
         &self,
         digest: &Digest,
         directory: BorrowedFd<'_>,
         name: &OsStr,
+        found: Found,
     ) -> Result<(), HotError> {
         self.shared.admit("unlink object")?;
         let mut changed = self.shared.links.shard(digest);
-        let record = self.shared.record(&changed, digest)?;
-        let trusted = match &record {
-            Some(record) => self.trusted(digest, record)?.is_some(),
-            None => false,
-        };
+        let seen = changed.get(digest).copied().or(found.0);
+        let seen = seen.map(|seen| self.check(&changed, digest, seen));
+        let seen = seen.transpose()?;
         match nix::unistd::unlinkat(directory, name, UnlinkatFlags::NoRemoveDir) {
             Ok(()) | Err(Errno::ENOENT) => {}
             Err(errno) => return Err(failure("unlink link", Path::new(name), errno)),
         }
-        match record {
-            Some(record) => self.settle(&mut changed, digest, record, trusted),
+        match seen {
+            Some((seen, stat)) => self.settle(&mut changed, digest, seen, stat.is_some()),
             None => self.shared.set_owners(digest, 0, &changed),
         }
     }
@@ -172,10 +167,10 @@ impl Linker {
     pub fn release(&self, digest: &Digest) -> Result<(), HotError> {
         self.shared.admit("release object")?;
         let mut changed = self.shared.links.shard(digest);
-        match self.shared.record(&changed, digest)? {
-            Some(record) => {
-                let trusted = self.trusted(digest, &record)?.is_some();
-                self.settle(&mut changed, digest, record, trusted)
+        match self.shared.see(&changed, digest)? {
+            Some(seen) => {
+                let trusted = self.trusted(digest, &seen)?.is_some();
+                self.settle(&mut changed, digest, seen, trusted)
             }
             None => self.shared.set_owners(digest, 0, &changed),
         }
@@ -189,35 +184,22 @@ impl Linker {
             .apply(&[Change::Trust(self.shared.trust)], true)
     }
 
-    /// `found` is the record that the index had a moment ago.
     fn link_one(
         &self,
         directory: BorrowedFd<'_>,
         link: &Link<'_>,
-        found: Option<Record>,
+        found: Found,
     ) -> Result<Linked, HotError> {
         let digest = &link.digest;
         let mut changed = self.shared.links.shard(digest);
-        let known = changed.get(digest).cloned();
-        let Some(mut record) = known
-            .or(found)
-            .filter(|record| record.stage == Stage::Complete)
-        else {
+        let Some(seen) = changed.get(digest).copied().or(found.0) else {
             return Ok(Linked::Incomplete);
         };
         // From here on it is not evicted; what it is held for is set right below in any case.
         let Some(before) = self.shared.hold(digest) else {
             return Ok(Linked::Incomplete);
         };
-        let mut trusted = self.trusted(digest, &record)?;
-        if trusted.is_none()
-            && let Some(newer) = self.shared.record(&changed, digest)?
-            && newer != record
-        {
-            // Another thread linked it meanwhile and has written that down.
-            trusted = self.trusted(digest, &newer)?;
-            record = newer;
-        }
+        let (seen, trusted) = self.check(&changed, digest, seen)?;
         let refused = match &trusted {
             None => Some(Linked::Unverified),
             // The name in the hot directory is one link.
@@ -230,31 +212,45 @@ impl Linker {
             self.shared.unhold(digest, before);
             return Ok(refused);
         }
-        let (incarnation, stat) = (record.incarnation, trusted);
+        let (incarnation, stat) = (seen.incarnation, trusted);
         let made = stat.map_or(Ok(()), |stat| {
             self.files
                 .set(digest, incarnation, &stat, &link.attributes)?;
             self.files.link(digest, incarnation, directory, link.name)
         });
         // Also after a failure: the attributes may have changed.
-        self.settle(&mut changed, digest, record, true)?;
+        self.settle(&mut changed, digest, seen, true)?;
         made.map_err(|errno| failure("link object", Path::new(link.name), errno))?;
         Ok(Linked::Yes)
     }
 
-    /// The file's attributes, if it is what the record says.
-    fn trusted(
+    /// The file's attributes, if it is what was seen, or what is seen when looking again: another
+    /// thread may have linked it meanwhile and written that down.
+    fn check(
         &self,
+        changed: &Changed,
         digest: &Digest,
-        record: &Record,
-    ) -> Result<Option<nix::sys::stat::FileStat>, HotError> {
-        let stat = match self.files.stat(digest, record.incarnation) {
+        seen: Sight,
+    ) -> Result<(Sight, Option<FileStat>), HotError> {
+        let trusted = self.trusted(digest, &seen)?;
+        if trusted.is_none()
+            && let Some(newer) = self.shared.see(changed, digest)?
+            && newer != seen
+        {
+            return Ok((newer, self.trusted(digest, &newer)?));
+        }
+        Ok((seen, trusted))
+    }
+
+    /// The file's attributes, if it is what was seen.
+    fn trusted(&self, digest: &Digest, seen: &Sight) -> Result<Option<FileStat>, HotError> {
+        let stat = match self.files.stat(digest, seen.incarnation) {
             Ok(stat) => stat,
             Err(Errno::ENOENT) => return Ok(None),
-            Err(errno) => return Err(self.stat_failure(digest, record, errno)),
+            Err(errno) => return Err(self.stat_failure(digest, seen, errno)),
         };
-        let same = files::fingerprint(&stat) == record.fingerprint;
-        Ok((same && self.shared.trust.believes(record.epoch)).then_some(stat))
+        let same = files::fingerprint(&stat) == seen.fingerprint;
+        Ok((same && self.shared.trust.believes(seen.epoch)).then_some(stat))
     }
 
     /// After a change of links: takes the number of owners and, if `trusted`, the fingerprint that
@@ -263,123 +259,35 @@ impl Linker {
         &self,
         changed: &mut Changed,
         digest: &Digest,
-        mut record: Record,
+        mut seen: Sight,
         trusted: bool,
     ) -> Result<(), HotError> {
-        let stat = match self.files.stat(digest, record.incarnation) {
+        let stat = match self.files.stat(digest, seen.incarnation) {
             Ok(stat) => stat,
             Err(Errno::ENOENT) => return self.shared.set_owners(digest, 0, changed),
-            Err(errno) => return Err(self.stat_failure(digest, &record, errno)),
+            Err(errno) => return Err(self.stat_failure(digest, &seen, errno)),
         };
         let owners = files::owners(stat.st_nlink);
-        let (now, before) = (files::fingerprint(&stat), record.fingerprint);
+        let (now, before) = (files::fingerprint(&stat), seen.fingerprint);
         let same = (now.inode, now.device, now.size) == (before.inode, before.device, before.size);
         if !trusted || !same {
             return self.shared.set_owners(digest, owners, changed);
         }
-        record.fingerprint = now;
-        let open = self.shared.catalogue().file(digest);
-        if let Some(file) = open.filter(|file| file.incarnation == record.incarnation) {
+        seen.fingerprint = now;
+        let open = self.shared.own(digest, owners).1;
+        if let Some(file) = open.filter(|file| file.incarnation == seen.incarnation) {
             file.set_fingerprint(now);
         }
-        self.shared.own(digest, owners);
-        changed.insert(*digest, record);
+        changed.insert(*digest, seen);
         if changed.len() >= BATCH {
             self.shared.write_changed(changed)?;
         }
         Ok(())
     }
 
-    fn stat_failure(&self, digest: &Digest, record: &Record, errno: Errno) -> HotError {
-        let path = self.shared.directory.data(digest, record.incarnation);
+    fn stat_failure(&self, digest: &Digest, seen: &Sight, errno: Errno) -> HotError {
+        let path = self.shared.directory.data(digest, seen.incarnation);
         failure("stat object", &path, errno)
-    }
-}
-
-impl Shared {
-    /// The record of a complete object, with changes that the index does not have yet.
-    fn record(&self, changed: &Changed, digest: &Digest) -> Result<Option<Record>, HotError> {
-        match changed.get(digest) {
-            Some(record) => Ok(Some(record.clone())),
-            None => Ok(self
-                .index
-                .get(digest)?
-                .filter(|record| record.stage == Stage::Complete)),
-        }
-    }
-
-    /// Keeps a complete object from being evicted from now on; its pins before. `None`: it is not
-    /// complete.
-    fn hold(&self, digest: &Digest) -> Option<Pins> {
-        let mut catalogue = self.catalogue();
-        let complete = catalogue
-            .table
-            .get(digest)
-            .is_some_and(|entry| entry.complete);
-        if !complete {
-            return None;
-        }
-        let pins = catalogue.pins.entry(*digest).or_default();
-        let before = *pins;
-        pins.owners = pins.owners.saturating_add(1);
-        Some(before)
-    }
-
-    /// Undoes [`Shared::hold`].
-    fn unhold(&self, digest: &Digest, before: Pins) {
-        self.own(digest, before.owners);
-    }
-
-    /// Sets the number of owners in memory; what is to be recorded.
-    fn own(&self, digest: &Digest, owners: u32) -> Pins {
-        let mut catalogue = self.catalogue();
-        let pins = catalogue.pins.entry(*digest).or_default();
-        pins.owners = owners;
-        let now = *pins;
-        if !now.is_held() {
-            catalogue.pins.remove(digest);
-        }
-        now
-    }
-
-    /// Sets the number of owners in memory and in the index.
-    fn set_owners(&self, digest: &Digest, owners: u32, changed: &Changed) -> Result<(), HotError> {
-        let pins = self.own(digest, owners);
-        if changed.contains_key(digest) {
-            return Ok(());
-        }
-        self.index.apply(&[Change::Pin(*digest, pins)], false)
-    }
-
-    /// Writes down what linkers have changed, without a sync.
-    pub(super) fn write_links(&self) -> Result<(), HotError> {
-        for shard in &self.links.0 {
-            let mut changed = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            self.write_changed(&mut changed)?;
-        }
-        Ok(())
-    }
-
-    fn write_changed(&self, changed: &mut Changed) -> Result<(), HotError> {
-        if changed.is_empty() {
-            return Ok(());
-        }
-        // Not while a group sync writes records of its own.
-        let _round = self.round.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut changes = Vec::with_capacity(changed.len() * 2);
-        {
-            let catalogue = self.catalogue();
-            for (digest, record) in changed.iter() {
-                if catalogue.table.get(digest).is_some() {
-                    changes.push(Change::Put(*digest, record.clone()));
-                }
-                let pins = catalogue.pins.get(digest).copied();
-                changes.push(Change::Pin(*digest, pins.unwrap_or_default()));
-            }
-        }
-        self.index.apply(&changes, false)?;
-        changed.clear();
-        Ok(())
     }
 }
 

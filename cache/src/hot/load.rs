@@ -23,7 +23,7 @@ impl Shared {
         size: u64,
         held: Option<Arc<DataFile>>,
     ) -> Result<State, HotError> {
-        let record = match self.index.get(digest) {
+        let record = match self.recorded(digest) {
             Ok(record) => record,
             Err(error) if error.kind == HotErrorKind::Corrupt => {
                 tracing::warn!(%error, "object is forgotten by the hot tier");

@@ -71,7 +71,7 @@ pub use config::HotConfig;
 pub use error::{HotError, HotErrorKind};
 pub use health::DiskState;
 pub use ledger::Reservation;
-pub use link::{Link, LinkAttributes, Linked, Linker};
+pub use link::{Found, Link, LinkAttributes, Linked, Linker};
 pub use object::HotObject;
 pub use scrub::ScrubReport;
 pub use stats::{HotStats, HotUsage, Residency};

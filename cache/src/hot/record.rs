@@ -22,8 +22,19 @@
 //! Column family `marks`: key = digest; value = last use and last verification, each `u32` seconds
 //! since 1970. Advisory (eviction and scrub order), hence without a checksum.
 //!
-//! Column family `pins`: key = digest, value = pinned (`u8` 0 or 1), owners (`u32`): materialized
-//! trees that hold a link. Kept for objects that are not resident, too.
+//! Column family `pins`: key = digest; value, little-endian, of 5 or 37 bytes:
+//! ```text
+//! 0   1  pinned: 0 or 1
+//! 1   4  owners: links that materialized trees hold
+//! 5   8  incarnation of the data file whose times follow
+//! 13  8  ctime in the record they are newer than, nanoseconds since 1970, signed
+//! 21  8  mtime after the last link was made, likewise
+//! 29  8  ctime, likewise
+//! ```
+//! Kept for objects that are not resident, too. The times take the place of those in the record that
+//! they name: a link costs a short value instead of the whole record, and a record that is written
+//! later, of another ctime, makes them void. Without a checksum: a wrong time makes an object
+//! unverified, never trusted. A release that does not know them verifies the object.
 //!
 //! Column family `default`: `trust` = version 1 (`u8`), clean (`u8`), starts (`u32`), epoch
 //! (`u32`), first trusted epoch (`u32`), boot id (16 bytes).
@@ -243,6 +254,50 @@ impl Pins {
             pinned: reader.u8()? != 0,
             owners: reader.u32()?,
         })
+    }
+}
+
+/// The part of a fingerprint that links move, since a certain record of one data file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Times {
+    pub(super) incarnation: u64,
+    /// What the record says.
+    pub(super) recorded_ns: i64,
+    pub(super) mtime_ns: i64,
+    pub(super) ctime_ns: i64,
+}
+
+/// Where [`Times`] begin in a value of column family `pins`.
+const TIMES_AT: usize = 5;
+
+impl Times {
+    pub(super) fn encode(self) -> [u8; 32] {
+        let mut out = [0; 32];
+        let (parts, _) = out.as_chunks_mut::<8>();
+        parts[0] = self.incarnation.to_le_bytes();
+        parts[1] = self.recorded_ns.to_le_bytes();
+        parts[2] = self.mtime_ns.to_le_bytes();
+        parts[3] = self.ctime_ns.to_le_bytes();
+        out
+    }
+
+    /// Takes them out of a whole value of column family `pins`, if it has any.
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut reader = Reader(bytes.get(TIMES_AT..)?);
+        Some(Self {
+            incarnation: reader.u64()?,
+            recorded_ns: reader.i64()?,
+            mtime_ns: reader.i64()?,
+            ctime_ns: reader.i64()?,
+        })
+    }
+
+    /// Brings the fingerprint of a record up to date, if they are about that record.
+    pub(super) fn apply(&self, incarnation: u64, fingerprint: &mut Fingerprint) {
+        if (self.incarnation, self.recorded_ns) == (incarnation, fingerprint.ctime_ns) {
+            fingerprint.mtime_ns = self.mtime_ns;
+            fingerprint.ctime_ns = self.ctime_ns;
+        }
     }
 }
 

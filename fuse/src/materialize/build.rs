@@ -1,22 +1,21 @@
 //! Building a tree: what is there already, the windows, and the end.
 
 use std::fs::DirBuilder;
-use std::ops::Range;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use terrace_cache::hot::{HotTier, Linked, Residency};
+use terrace_cache::hot::{HotTier, Linked};
 use terrace_cache::{DatasetKey, Digest};
 
 use super::journal::{Journal, Line, State};
-use super::plan::{Run, runs, windows};
+use super::plan::{Plan, Run, Windows};
 use super::remove::{metadata, scrap, take_back};
 use super::sys::{self, io_error};
 use super::work::{Build, Counts, Waiting};
 use super::{MaterializeError, MaterializeOptions, Objects, Progress, Report};
-use crate::namespace::{Ino, Kind, Namespace as _};
+use crate::namespace::{Ino, Namespace as _};
 use crate::snapshot::Snapshot;
 
 /// Times an object may be gone again between its fill and its link.
@@ -53,14 +52,14 @@ pub async fn materialize(
         Begun::New(build) => Arc::<Build>::from(build),
     };
     let files = snapshot.files();
-    let mut filled = 0;
-    for window in windows(snapshot) {
-        let (planned, range) = (Arc::clone(snapshot), window.clone());
-        let (runs, cold) = blocking({
-            let hot = build.hot.clone();
-            move || plan(&planned, &hot, range)
-        })
-        .await?;
+    let (mut filled, mut windows) = (0, Windows::new(snapshot));
+    loop {
+        let (hot, threads) = (build.hot.clone(), options.threads);
+        let planned = blocking(move || Ok((windows.next(&hot, threads)?, windows))).await?;
+        windows = planned.1;
+        let Some(Plan { runs, cold }) = planned.0 else {
+            break;
+        };
         let tell = |filled| {
             let (linked, entries) = (build.counts.entries(), snapshot.entries());
             progress(Progress {
@@ -176,25 +175,6 @@ fn in_the_way(tree: &Path) -> Result<bool, MaterializeError> {
     }
 }
 
-/// The work of a window, and the files whose object is not complete.
-fn plan(
-    snapshot: &Snapshot,
-    hot: &HotTier,
-    window: Range<u64>,
-) -> Result<(Vec<Run>, Vec<Ino>), MaterializeError> {
-    let mut cold = Vec::new();
-    for ino in window.clone().map(Ino) {
-        let attr = snapshot.attr(ino)?;
-        if attr.kind == Kind::File && attr.size > 0 {
-            let digest = snapshot.object(ino)?.digest();
-            if hot.peek(&digest) != Some(Residency::Complete) {
-                cold.push(ino);
-            }
-        }
-    }
-    Ok((runs(snapshot, window)?, cold))
-}
-
 /// Brings objects into the hot tier, complete and synced. `told` gets how many are there.
 async fn fill(
     snapshot: &Snapshot,
@@ -238,7 +218,7 @@ async fn link(
     options: &MaterializeOptions,
 ) -> Result<(), MaterializeError> {
     for _ in 0..ROUNDS {
-        let (builder, threads) = (Arc::clone(build), options.threads.get());
+        let (builder, threads) = (Arc::clone(build), options.threads);
         let waiting: Waiting = blocking(move || builder.make(&runs, threads)).await?;
         if waiting.is_empty() {
             return Ok(());
@@ -252,13 +232,7 @@ async fn link(
         }
         let cold = waiting.iter().map(|(ino, _)| *ino).collect();
         fill(snapshot, objects, cold, options, &|_| ()).await?;
-        let one = |(ino, _): &(Ino, Linked)| {
-            let parent = snapshot.parent(*ino)?;
-            Ok::<_, MaterializeError>(Run {
-                parent,
-                entries: ino.0..ino.0 + 1,
-            })
-        };
+        let one = |(ino, _): &(Ino, Linked)| Run::of(snapshot, *ino);
         runs = waiting.iter().map(one).collect::<Result<_, _>>()?;
     }
     let path = build

@@ -54,7 +54,7 @@ const FILLS: NonZeroUsize = NonZeroUsize::new(32).expect("32 is not zero");
 pub struct MaterializeOptions {
     /// Objects fetched at the same time. Default: 32.
     pub fills: NonZeroUsize,
-    /// Threads that make links. Default: 4.
+    /// Threads that look objects up and make links. Default: 4.
     pub threads: NonZeroUsize,
 }
 

@@ -16,13 +16,17 @@ use std::path::Path;
 use nix::dir::{Dir, Type};
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
-use terrace_cache::hot::{HotTier, Linker};
+use terrace_cache::Digest;
+use terrace_cache::hot::{Found, HotTier, Linker};
 
 use super::journal::{Journal, Line, State};
 use super::sys::{self, io_error};
-use super::{MaterializeError, kept_snapshot};
+use super::{MaterializeError, MaterializeOptions, kept_snapshot};
 use crate::namespace::{Ino, Kind, Namespace as _};
 use crate::snapshot::Snapshot;
+
+/// Files whose objects are looked up at a time.
+const LOOK: usize = 64 * 1024;
 
 /// Removes the tree at `tree` and lets its objects go. Blocks on the disk.
 ///
@@ -101,21 +105,41 @@ struct Scrap {
 impl Scrap {
     fn run(&self) -> Result<(), MaterializeError> {
         let mut open: (Option<Ino>, Option<File>) = (None, None);
-        for ino in (1..=self.snapshot.entries()).map(Ino) {
-            let attr = self.snapshot.attr(ino)?;
-            if attr.kind != Kind::File
-                || attr.size == 0
-                || self.copies.binary_search(&ino.0).is_ok()
-            {
-                continue;
+        let mut next = Ino::ROOT.0;
+        loop {
+            let links = self.look(&mut next)?;
+            if links.is_empty() {
+                return Ok(());
             }
-            let node = self.snapshot.node(ino)?;
-            if open.0 != Some(node.parent) {
-                open = (Some(node.parent), self.directory(node.parent)?);
+            for (ino, digest, found) in links {
+                let node = self.snapshot.node(ino)?;
+                if open.0 != Some(node.parent) {
+                    open = (Some(node.parent), self.directory(node.parent)?);
+                }
+                self.let_go(&digest, found, open.1.as_ref(), sys::name(&node.name))?;
             }
-            self.let_go(ino, open.1.as_ref(), sys::name(&node.name))?;
         }
-        Ok(())
+    }
+
+    /// Looks up the objects of the next files that may be links; none when there are no more.
+    fn look(&self, next: &mut u64) -> Result<Vec<(Ino, Digest, Found)>, MaterializeError> {
+        let (mut files, mut digests) = (Vec::new(), Vec::new());
+        while *next <= self.snapshot.entries() && files.len() < LOOK {
+            let ino = Ino(*next);
+            *next += 1;
+            let attr = self.snapshot.attr(ino)?;
+            let is_link = attr.kind == Kind::File && attr.size > 0;
+            if is_link && self.copies.binary_search(&ino.0).is_err() {
+                files.push(ino);
+                digests.push(self.snapshot.object(ino)?.digest());
+            }
+        }
+        let threads = MaterializeOptions::default().threads;
+        let found = self.linker.find(&digests, threads)?;
+        let looked = files.into_iter().zip(digests).zip(found);
+        Ok(looked
+            .map(|((ino, digest), found)| (ino, digest, found))
+            .collect())
     }
 
     /// The directory in the inner tree; `None` when it is not there (any more).
@@ -136,7 +160,8 @@ impl Scrap {
 
     fn let_go(
         &self,
-        ino: Ino,
+        digest: &Digest,
+        found: Found,
         directory: Option<&File>,
         name: &OsStr,
     ) -> Result<(), MaterializeError> {
@@ -150,10 +175,12 @@ impl Scrap {
         if !ours {
             return Ok(());
         }
-        let digest = self.snapshot.object(ino)?.digest();
         match directory {
-            Some(directory) => self.linker.unlink(&digest, directory.as_fd(), name)?,
-            None => self.linker.release(&digest)?,
+            Some(directory) => {
+                let directory = directory.as_fd();
+                self.linker.unlink(digest, directory, name, found)?;
+            }
+            None => self.linker.release(digest)?,
         }
         Ok(())
     }

@@ -5,11 +5,12 @@
 
 use std::cell::OnceCell;
 use std::fs::File;
+use std::num::NonZeroUsize;
 use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use terrace_cache::hot::{HotTier, Link, LinkAttributes, Linked, Linker};
+use terrace_cache::hot::{Found, HotTier, Link, LinkAttributes, Linked, Linker};
 use terrace_cache::{DatasetKey, Digest, ObjectId};
 
 use super::journal::Journal;
@@ -112,22 +113,30 @@ impl Build {
     pub(super) fn make(
         self: &Arc<Self>,
         runs: &[Run],
-        threads: usize,
+        threads: NonZeroUsize,
     ) -> Result<Waiting, MaterializeError> {
+        let objects = runs.iter().flat_map(|run| &run.objects);
+        let digests: Vec<Digest> = objects.map(|(_, digest)| *digest).collect();
+        let found = self.linker.find(&digests, threads)?;
+        let mut rest = found.as_slice();
+        let jobs: Vec<(&Run, &[Found])> = runs
+            .iter()
+            .map(|run| (run, rest.split_off(..run.objects.len()).unwrap_or(&[])))
+            .collect();
         let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
         let work = || -> Result<Waiting, MaterializeError> {
             let mut waiting = Vec::new();
-            while let Some(run) = runs.get(next.fetch_add(1, Ordering::Relaxed)) {
+            while let Some((run, found)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
                 if stop.load(Ordering::Relaxed) {
                     break;
                 }
-                let done = self.make_run(run, &mut waiting);
+                let done = self.make_run(run, found, &mut waiting);
                 done.inspect_err(|_| stop.store(true, Ordering::Relaxed))?;
             }
             Ok(waiting)
         };
         std::thread::scope(|scope| {
-            let others = threads.min(runs.len()).saturating_sub(1);
+            let others = threads.get().min(runs.len()).saturating_sub(1);
             let others: Vec<_> = (0..others).map(|_| scope.spawn(work)).collect();
             let mut waiting = work();
             for other in others {
@@ -141,7 +150,12 @@ impl Build {
         })
     }
 
-    fn make_run(&self, run: &Run, waiting: &mut Waiting) -> Result<(), MaterializeError> {
+    fn make_run(
+        &self,
+        run: &Run,
+        found: &[Found],
+        waiting: &mut Waiting,
+    ) -> Result<(), MaterializeError> {
         let directory = OnceCell::new();
         let open = || match directory.get() {
             Some(open) => Ok(open),
@@ -149,19 +163,19 @@ impl Build {
                 .directory(run.parent)
                 .map(|opened| directory.get_or_init(|| opened)),
         };
-        let mut files = Vec::new();
+        let mut objects = run.objects.iter().zip(found);
+        let mut files = Vec::with_capacity(run.objects.len());
         for number in run.entries.clone() {
             let node = self.snapshot.node(Ino(number))?;
             match node.attr.kind {
                 Kind::Directory => {}
                 Kind::Symlink => self.make_symlink(&node, open()?)?,
-                // The hot tier keeps no file for nothing.
                 Kind::File if node.attr.size == 0 => {
                     self.copy(&node, open()?, None)?;
                 }
                 Kind::File => {
-                    let object = self.snapshot.object(node.ino)?;
-                    files.push((node, object));
+                    let object = objects.next();
+                    files.extend(object.map(|((_, digest), found)| (node, *digest, *found)));
                 }
             }
         }
@@ -184,25 +198,25 @@ impl Build {
     /// Links siblings, all with one call of the tier.
     fn link_files(
         &self,
-        files: &[(Node, ObjectId)],
+        files: &[(Node, Digest, Found)],
         directory: &File,
         waiting: &mut Waiting,
     ) -> Result<(), MaterializeError> {
-        let links: Vec<Link<'_>> = files
-            .iter()
-            .map(|(node, object)| Link {
-                digest: object.digest(),
+        let links = files.iter().map(|(node, digest, found)| {
+            let link = Link {
+                digest: *digest,
                 name: sys::name(&node.name),
                 attributes: LinkAttributes {
                     mode: u32::from(node.attr.mode & 0o777),
                     owner: (node.attr.uid, node.attr.gid),
                     mtime_ns: node.attr.mtime_ns,
                 },
-            })
-            .collect();
-        let made = self.linker.link_all(directory.as_fd(), &links);
-        let made = made.map_err(|error| self.explain(&files[0].1, error))?;
-        for ((node, object), how) in files.iter().zip(made) {
+            };
+            (link, *found)
+        });
+        let made = self.linker.link_all(directory.as_fd(), links);
+        let made = made.map_err(|error| self.explain(files[0].0.ino, error))?;
+        for ((node, ..), how) in files.iter().zip(made) {
             match how {
                 Linked::Yes => {
                     self.counts.linked.fetch_add(1, Ordering::Relaxed);
@@ -210,7 +224,8 @@ impl Build {
                     self.counts.bytes.fetch_add(size, Ordering::Relaxed);
                 }
                 Linked::Differs => {
-                    if !self.copy(node, directory, Some(object))? {
+                    let object = self.snapshot.object(node.ino)?;
+                    if !self.copy(node, directory, Some(&object))? {
                         waiting.push((node.ino, Linked::Incomplete));
                     }
                 }
@@ -255,15 +270,13 @@ impl Build {
     }
 
     /// Tells "other file system" from other failures of a link.
-    fn explain(&self, object: &ObjectId, error: terrace_cache::hot::HotError) -> MaterializeError {
+    fn explain(&self, ino: Ino, error: terrace_cache::hot::HotError) -> MaterializeError {
         use std::os::unix::fs::MetadataExt as _;
         let device = |file: &File| file.metadata().map(|file| file.dev()).ok();
-        let backing = self
-            .hot
-            .object(object, &self.dataset)
-            .and_then(|object| object.backing());
-        match backing {
-            Ok(Some(backing)) if device(backing.file()) != device(&self.root) => {
+        let object = self.snapshot.object(ino).ok();
+        let object = object.map(|id| self.hot.object(&id, &self.dataset));
+        match object.map(|object| object?.backing()) {
+            Some(Ok(Some(backing))) if device(backing.file()) != device(&self.root) => {
                 MaterializeError::OtherFileSystem(self.journal.tree.clone())
             }
             _ => error.into(),
