@@ -118,7 +118,7 @@ impl Digest {
 }
 
 /// Appends bytes as lower-case hexadecimal.
-pub(crate) fn push_hex(text: &mut String, bytes: &[u8]) {
+pub fn push_hex(text: &mut String, bytes: &[u8]) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     for byte in bytes {
         text.push(char::from(DIGITS[usize::from(byte >> 4)]));

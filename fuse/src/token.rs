@@ -17,6 +17,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use terrace_cache::Token;
+use terrace_cache::identity::push_hex;
 
 /// Length that says "no version id".
 const NONE: u16 = u16::MAX;
@@ -78,9 +79,8 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<(Token, usize)> {
         kind @ (1 | 2) => {
             let mut etag = String::with_capacity(48);
             etag.push('"');
-            for byte in rest.array::<16>()? {
-                write!(etag, "{byte:02x}").ok()?;
-            }
+            // Once for each file of a tree: formatting would take as long as looking the object up.
+            push_hex(&mut etag, &rest.array::<16>()?);
             if kind == 2 {
                 write!(etag, "-{}", u32::from_le_bytes(rest.array()?)).ok()?;
             }
