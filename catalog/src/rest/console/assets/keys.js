@@ -4,6 +4,11 @@ function rowsOf(list) {
   return [...list.querySelectorAll("[data-row]")];
 }
 
+/** The row that leads to an address. */
+export function rowOf(list, href) {
+  return rowsOf(list).find((row) => row.getAttribute("href") === href);
+}
+
 /** Down from a search field goes to the first row. */
 export function downInto(event, list) {
   const [first] = rowsOf(list);

@@ -6,7 +6,7 @@
 import { dataset, find, get } from "./api.js";
 import { code, h, problem, put, skeleton, speak, state } from "./dom.js";
 import { plural, show } from "./format.js";
-import { downInto, listKeys } from "./keys.js";
+import { downInto, listKeys, rowOf } from "./keys.js";
 
 const PAGE = 50;
 const NAMESPACES = 1000;
@@ -33,20 +33,23 @@ export function datasets(page, kind) {
   put(page.place, h("div", { class: "tools" }, h("h1", null, word.title), said, h("span", { class: "grow" }), namespace,
     h("span", { class: "search" }, search, h("kbd", { "aria-hidden": "true" }, "/"))), changed, list);
 
+  // From the first key until its rows are drawn the list is busy: it shows what was asked for before.
   let asked = null;
+  let typing = null;
   const load = async () => {
     asked?.abort();
-    asked = new AbortController();
-    const signal = AbortSignal.any([asked.signal, page.signal]);
+    const own = new AbortController();
+    asked = own;
     list.setAttribute("aria-busy", "true");
     try {
       const query = { q: page.query.get("q"), ns: page.query.get("ns"), after: page.query.get("after"), kind, limit: PAGE };
-      const found = await get("/datasets", query, signal);
+      const found = await get("/datasets", query, AbortSignal.any([own.signal, page.signal]));
       draw(found);
     } catch (error) {
       if (error.name !== "AbortError") put(list, problem(error, load));
     }
-    list.removeAttribute("aria-busy");
+    // What was asked since then is what the list waits for.
+    if (asked === own && typing === null) list.removeAttribute("aria-busy");
   };
 
   const draw = (found) => {
@@ -56,14 +59,18 @@ export function datasets(page, kind) {
     const text = after ? `${plural(found.items.length, word.one)} on this page` : `${plural(found.items.length, word.one)} ${more}`;
     said.textContent = found.items.length ? text : "";
     speak(text);
+    // Rows come anew also while somebody goes through them.
+    const held = list.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
     if (found.items.length === 0) put(list, isSearch || after ? nothingFound(page) : nothingYet(kind));
     else put(list, rows(page, found.items, kind), pager(page, found, after));
+    if (held !== null) (rowOf(list, held) ?? search).focus({ preventScroll: true });
   };
 
-  let typing = null;
   search.addEventListener("input", () => {
     clearTimeout(typing);
+    list.setAttribute("aria-busy", "true");
     typing = setTimeout(() => {
+      typing = null;
       page.go({ q: search.value.trim(), after: null }, { replace: true });
       load();
     }, PAUSE_MS);

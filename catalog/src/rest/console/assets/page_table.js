@@ -19,10 +19,11 @@ const OFFERED = 100;
 export async function tablePage(page, name, wanted) {
   page.title(wanted ? `${name}@${wanted}` : name);
   put(page.place, h("div", { class: "tools" }, h("h1", null, name)), skeleton(3, 18), skeleton(8, 26));
+  const news = watch(page, name, wanted);
   try {
     const table = await load(page, name, wanted);
     draw(page, table);
-    watch(page, table);
+    news(table);
   } catch (error) {
     if (error.name === "AbortError") return;
     put(page.place, h("div", { class: "tools" }, h("h1", null, name)), problem(error, page.again),
@@ -141,20 +142,35 @@ function notices({ name, about, version, wanted }) {
   return found;
 }
 
-/** Shows what happens to the table while it is looked at, without taking anything out of a hand. */
-function watch(page, table) {
+/**
+ * Shows what happens to the table while it is looked at, without taking anything out of a hand. Watches from
+ * before the first question on; what came before the page was drawn is told when it is, by the call returned.
+ */
+function watch(page, name, wanted) {
+  let isDrawn = false;
+  let early = null;
   let isKnown = false;
-  page.onEvent((item) => {
-    if (item.dataset !== table.name || isKnown) return;
-    const isUsed = page.place.contains(document.activeElement);
-    const news = item.version ? `v${item.version}: ${item.kind.replaceAll("_", " ")}` : item.kind.replaceAll("_", " ");
-    speak(`${table.name}: ${news}`);
+  const tell = (item) => {
     isKnown = true;
-    if (!table.wanted && !isUsed) {
+    // Who has the focus on something, or follows a warm-up, keeps the page.
+    const isUsed = page.place.contains(document.activeElement) || page.place.querySelector(".job, #warm:disabled");
+    const news = item.version ? `v${item.version}: ${item.kind.replaceAll("_", " ")}` : item.kind.replaceAll("_", " ");
+    speak(`${name}: ${news}`);
+    if (!wanted && !isUsed) {
       page.again();
       return;
     }
     page.place.prepend(h("p", { class: "notice" }, `${news}. `,
       h("button", { type: "button", class: "plain", onclick: page.again }, "Show")));
+  };
+  page.onEvent((item) => {
+    if (item.dataset !== name || isKnown) return;
+    if (isDrawn) tell(item);
+    else if (early === null || early.kind === "version_committed") early = item;
   });
+  return (table) => {
+    isDrawn = true;
+    const isShown = early?.kind === "version_committed" && early.version <= (table.about.latest ?? 0);
+    if (early && !isShown) tell(early);
+  };
 }
