@@ -5,12 +5,14 @@
 //! ```
 //!
 //! Waiting is done inside the page: a script looks again and again, and the driver gives up after
-//! [`PATIENCE`]. Dropping ends the session, then the whole process group, also when the test failed.
+//! [`PATIENCE`]. What is waited for must not hold already before the act it is to follow: [`QUIET`] says that
+//! everything asked for is drawn. Dropping ends the session, then the whole process group, also when the test failed.
 
 use std::io::{BufRead, BufReader, Lines};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
@@ -21,6 +23,9 @@ use crate::http;
 
 /// No page takes longer to show something, however busy the machine is. Milliseconds.
 const PATIENCE: u64 = 50_000;
+
+/// That the page shows what it was asked for, and waits for nothing.
+pub(crate) const QUIET: &str = "!document.querySelector('.bone, [aria-busy=true]')";
 
 /// Where screenshots go; none are kept when it is not set.
 const SCREENSHOTS: &str = "TERRACE_TEST_SCREENSHOTS";
@@ -174,18 +179,28 @@ impl Browser {
         );
     }
 
-    /// Clicks what a selector finds first.
+    /// Clicks what a selector finds first. A page follows events and may draw that anew between the finding
+    /// and the click, which a person does not notice: then what is there now is clicked.
     pub(crate) fn click(&self, selector: &str) {
-        self.until(&format!("document.querySelector({})", json!(selector)));
-        let found = self.post(
-            "element",
-            &json!({"using": "css selector", "value": selector}),
-        );
-        let id = found
-            .as_object()
-            .and_then(|found| found.values().next()?.as_str())
-            .unwrap();
-        self.post(&format!("element/{id}/click"), &json!({}));
+        let end = Instant::now() + Duration::from_millis(PATIENCE);
+        loop {
+            self.until(&format!("document.querySelector({})", json!(selector)));
+            let found = json!({"using": "css selector", "value": selector});
+            let clicked = self.tried("element", &found).and_then(|found| {
+                let id = found.as_object().and_then(|found| found.values().next());
+                let id = id.and_then(Value::as_str).unwrap();
+                self.tried(&format!("element/{id}/click"), &json!({}))
+            });
+            match clicked {
+                Ok(_) => return,
+                Err(refusal) if refusal.is_gone() && Instant::now() < end => {}
+                Err(refusal) => panic!("click on {selector}: {}: {}", refusal.kind, refusal.said),
+            }
+        }
+    }
+
+    fn tried(&self, what: &str, body: &Value) -> Result<Value, Refusal> {
+        tried("POST", &format!("{}/{what}", self.session), body)
     }
 
     /// Size of the page in points.
@@ -236,16 +251,46 @@ impl Drop for Browser {
     }
 }
 
+/// What the driver answers to a command that it could not do.
+struct Refusal {
+    /// One of the protocol's error codes.
+    kind: String,
+    said: String,
+}
+
+impl Refusal {
+    /// Whether the element has left the page since it was found.
+    fn is_gone(&self) -> bool {
+        matches!(
+            self.kind.as_str(),
+            "stale element reference" | "no such element"
+        )
+    }
+}
+
 /// One command of the protocol; its value. An error of the driver fails the test with its words.
 fn call(method: &str, url: &str, body: &Value) -> Value {
+    tried(method, url, body).unwrap_or_else(|refusal| panic!("{url}: {}", refusal.said))
+}
+
+fn tried(method: &str, url: &str, body: &Value) -> Result<Value, Refusal> {
     let body = match method {
         "POST" => body.to_string(),
         _ => String::new(),
     };
     let (status, answer) = http::request(method, url, body.as_bytes());
     let answer: Value = serde_json::from_str(&answer).unwrap_or_else(|_| panic!("{url}: {answer}"));
-    assert_eq!(status, 200, "{url}: {}", answer["value"]["message"]);
-    answer["value"].clone()
+    let value = &answer["value"];
+    if status == 200 {
+        return Ok(value.clone());
+    }
+    Err(Refusal {
+        kind: value["error"].as_str().unwrap_or_default().to_owned(),
+        said: value["message"]
+            .as_str()
+            .unwrap_or(&answer.to_string())
+            .to_owned(),
+    })
 }
 
 fn base64(text: &str) -> Vec<u8> {

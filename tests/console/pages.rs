@@ -1,10 +1,11 @@
 //! The pages of a saved model, and of a large catalog.
 
 use crate::ability;
-use crate::browser::{self, Browser};
+use crate::browser::{self, Browser, QUIET};
 use crate::http;
+use crate::looks::{readable, sound};
 use crate::world::World;
-use crate::{begin, readable, rows, sign_in, sound};
+use crate::{begin, part, rows, sign_in};
 
 /// A catalog with many datasets, to be tried by hand: what `catalog_scale` made.
 const MANY: &str = "TERRACE_TEST_CATALOG_DATA";
@@ -46,13 +47,17 @@ fn a_model_shows_its_versions_and_files() {
     readable(&browser, "a model");
     sound(&browser, "a model");
     browser.click("#tab-sample");
+    browser.until(&part("sample"));
     for file in ["config.json", "model.safetensors", "tokenizer"] {
         browser.shows(file);
     }
     browser.screenshot("model-files");
     browser.click("#tab-versions");
-    browser.until("document.querySelectorAll('#part tbody tr').length === 2");
-    browser.shows("prod");
+    browser.until(&format!(
+        "{} && document.querySelectorAll('#part tbody tr').length === 2",
+        part("versions")
+    ));
+    browser.until("document.querySelector('#part').innerText.includes('prod')");
     browser.screenshot("model-versions");
     readable(&browser, "versions of a model");
     sound(&browser, "versions of a model");
@@ -91,8 +96,10 @@ fn a_large_catalog_is_searched_and_paged() {
         }
     }
     sign_in(&world, &browser);
-    let full = "document.querySelectorAll('.list tbody tr').length === 50";
-    browser.until(full);
+    // Fifty rows are also what a search may find: the list is the whole one where its address says so.
+    let list = "document.querySelectorAll('.list tbody tr').length === 50";
+    let full = format!("location.hash.replace('#/', '') === '' && {QUIET} && {list}");
+    browser.until(&full);
     browser.screenshot("many");
     let timed = |keys: &str, shown: &str| {
         // In the search itself it is a letter like any other.
@@ -102,13 +109,16 @@ fn a_large_catalog_is_searched_and_paged() {
         browser.until("document.activeElement?.id === 'search'");
         browser.value("(window.began = performance.now(), null)");
         browser.keys(keys);
-        browser.until(shown);
+        let asked = serde_json::json!(keys);
+        browser.until(&format!(
+            "new URLSearchParams(location.hash.split('?')[1]).get('q') === {asked} && {QUIET} && {shown}"
+        ));
         let took = browser.value("performance.now() - window.began").as_f64();
         let took = took.unwrap();
         println!("{keys:?}: {took:.0} ms");
         assert!(took < PATIENCE, "{keys:?} took {took:.0} ms");
         browser.keys(browser::ESCAPE);
-        browser.until(full);
+        browser.until(&full);
     };
     let only = "document.querySelectorAll('.list tbody tr').length === 1 && document.body.innerText.includes('table_000123')";
     timed("table_000123", only);
@@ -116,20 +126,16 @@ fn a_large_catalog_is_searched_and_paged() {
         "no such table",
         "document.body.innerText.includes('Nothing matches')",
     );
-    timed(
-        "synthetic",
-        &format!("location.hash.includes('synthetic') && {full}"),
-    );
+    timed("synthetic", list);
     // From page to page, and back.
-    let first = browser.value("document.querySelector('.list tbody tr').innerText");
+    let name = "document.querySelector('.list tbody td.name').innerText";
+    let first = browser.value(name);
     browser.click("#next");
     browser.until(&format!(
-        "document.querySelector('.list tbody tr') && document.querySelector('.list tbody tr').innerText !== {first}"
+        "location.hash.includes('after=') && {QUIET} && {name} !== {first}"
     ));
     browser.screenshot("many-next");
     browser.back();
-    browser.until(&format!(
-        "document.querySelector('.list tbody tr').innerText === {first}"
-    ));
+    browser.until(&format!("{full} && {name} === {first}"));
     sound(&browser, "a large catalog");
 }
