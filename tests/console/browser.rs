@@ -36,6 +36,8 @@ pub(crate) const UP: &str = "\u{e013}";
 pub(crate) const ENTER: &str = "\u{e007}";
 pub(crate) const ESCAPE: &str = "\u{e00c}";
 pub(crate) const TAB: &str = "\u{e004}";
+pub(crate) const SHIFT: &str = "\u{e008}";
+pub(crate) const BACKSPACE: &str = "\u{e003}";
 
 /// See the module text.
 pub(crate) struct Browser {
@@ -173,6 +175,21 @@ impl Browser {
             ["keyDown", "keyUp"].map(|kind| json!({"type": kind, "value": key.to_string()}))
         });
         let actions: Vec<Value> = each.collect();
+        self.post(
+            "actions",
+            &json!({"actions": [{"type": "key", "id": "keys", "actions": actions}]}),
+        );
+    }
+
+    /// Presses a key while another one is held.
+    pub(crate) fn chord(&self, held: &str, key: &str) {
+        let actions = [
+            ("keyDown", held),
+            ("keyDown", key),
+            ("keyUp", key),
+            ("keyUp", held),
+        ];
+        let actions = actions.map(|(kind, key)| json!({"type": kind, "value": key}));
         self.post(
             "actions",
             &json!({"actions": [{"type": "key", "id": "keys", "actions": actions}]}),

@@ -11,6 +11,7 @@ mod browser;
 mod http;
 mod looks;
 mod pages;
+mod roots;
 mod world;
 
 use browser::{Browser, DOWN, ENTER, ESCAPE, QUIET, TAB, UP};
