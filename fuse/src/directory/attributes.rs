@@ -40,10 +40,26 @@ pub(crate) const OMIT: libc::timespec = libc::timespec {
 impl DirectoryFs {
     /// Attributes of a node, by its open handle when there is one.
     pub(crate) fn attributes(&self, node: u64, fh: Option<u64>) -> Result<FileStat, Errno> {
-        if let Some(file) = fh.and_then(|fh| self.opens.file(fh)) {
+        let staged = self.staged(node);
+        if staged.is_none()
+            && let Some(file) = fh.and_then(|fh| self.opens.file(fh))
+        {
             return Ok(self.shown(fstat(&*file)?));
         }
-        Ok(self.shown(fstat(self.at(node)?.fd())?))
+        match self.at(node) {
+            Ok(at) => Ok(self.shown(fstat(at.fd())?)),
+            // It has no name any more, and nothing below has kept it.
+            Err(Errno::ESTALE) => {
+                let orphan = staged.and_then(|(_, stage)| stage.orphan());
+                orphan.ok_or(Errno::ESTALE)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Attributes of a file below with what is known better elsewhere; its number is the kernel's.
+    pub(super) fn overlay(&self, stat: FileStat) -> FileStat {
+        self.staged_over(stat)
     }
 
     /// Changes attributes; returns them all.
@@ -54,6 +70,7 @@ impl DirectoryFs {
         if let Some(size) = change.size {
             let size = i64::try_from(size).map_err(|_| Errno::EFBIG)?;
             match change.fh.and_then(|fh| self.opens.file(fh)) {
+                _ if self.set_staged_length(node, size)? => {}
                 Some(file) => ftruncate(&*file, size)?,
                 None => {
                     let file = self.reopen(node, OFlag::O_WRONLY | OFlag::O_NONBLOCK)?;
@@ -73,6 +90,7 @@ impl DirectoryFs {
             .times
             .iter()
             .any(|time| time.tv_nsec != libc::UTIME_OMIT)
+            && !self.set_staged_times(node, change.times)?
         {
             sys::change_times(at.fd(), change.times)?;
         }
@@ -88,15 +106,21 @@ impl DirectoryFs {
 
     /// Value of an extended attribute.
     pub(crate) fn xattr(&self, node: u64, name: &[u8]) -> Result<Vec<u8>, Errno> {
-        let name = attribute(name)?;
+        if let Some(known) = self.own_xattr(node, name) {
+            return known;
+        }
+        let attribute = attribute(name)?;
         let at = self.at(node)?;
-        filled(|room| sys::get_xattr(at.fd(), &name, room))
+        let value = filled(|room| sys::get_xattr(at.fd(), &attribute, room));
+        self.note_capability(node, name, value == Err(Errno::ENODATA));
+        value
     }
 
     /// Names of the extended attributes, each with its NUL, as a caller of this user may see them.
     pub(crate) fn xattr_names(&self, node: u64, uid: u32) -> Result<Vec<u8>, Errno> {
         let at = self.at(node)?;
-        let names = filled(|room| sys::list_xattrs(at.fd(), room))?;
+        let mut names = filled(|room| sys::list_xattrs(at.fd(), room))?;
+        self.own_names(node, &mut names);
         if uid == 0 {
             return Ok(names);
         }
@@ -115,6 +139,8 @@ impl DirectoryFs {
         value: &[u8],
         flags: i32,
     ) -> Result<Option<Intent>, Errno> {
+        self.refuse_own(name)?;
+        self.note_capability(node, name, false);
         let name = attribute(name)?;
         let at = self.at(node)?;
         if flags & libc::XATTR_CREATE == 0 {
@@ -141,6 +167,7 @@ impl DirectoryFs {
         node: u64,
         name: &[u8],
     ) -> Result<Intent, Errno> {
+        self.refuse_own(name)?;
         let name = attribute(name)?;
         let at = self.at(node)?;
         let was_there = self.evidence(unique) == Some(Evidence::Attribute(true));

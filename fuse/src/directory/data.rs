@@ -17,8 +17,10 @@ use nix::sys::statfs::{
 };
 use nix::sys::statvfs::{Statvfs, fstatvfs};
 
+use super::durability::Level;
 use super::names::KEPT;
 use super::opens::Opened;
+use super::staging::Call;
 use super::{DirectoryFs, sys};
 
 /// Most bytes of one copy_file_range(2); the answer has 32 bits.
@@ -55,15 +57,26 @@ impl DirectoryFs {
         if let Some(opened) = self.opens.resent(unique) {
             return Ok(opened);
         }
+        if !self.durability.is_empty() {
+            return self.open_ruled(unique, node, flags);
+        }
         let wanted = OFlag::from_bits_truncate(flags) & (OFlag::O_ACCMODE | KEPT);
         // Does nothing to a regular file, and no other file of that handle can be.
         let file = self.reopen(node, wanted | OFlag::O_NONBLOCK)?;
-        self.opens.open(unique, node, file.into())
+        let opened = self.opens.open(unique, node, file.into())?;
+        let writes = wanted & OFlag::O_ACCMODE != OFlag::O_RDONLY;
+        Ok(Opened {
+            flush: self.flushes && writes,
+            ..opened
+        })
     }
 
     /// Closes a handle.
     pub(crate) fn release(&self, fh: u64) {
-        self.opens.release(fh);
+        let node = self.opens.release(fh);
+        if let (Some(spool), Some(node)) = (&self.spool, node) {
+            spool.closed(node, fh);
+        }
     }
 
     /// Bytes that are in memory; `None` when reading them has to wait.
@@ -127,6 +140,9 @@ impl DirectoryFs {
 
     /// Makes a file durable; `data_only`: without times.
     pub(crate) fn sync(&self, of: HandleOf, data_only: bool) -> Result<(), Errno> {
+        if let Some(done) = self.settle(of, Call::Sync { data_only }) {
+            return done;
+        }
         let file = self.file_of(of)?;
         let result = if data_only {
             file.sync_data()
@@ -148,12 +164,31 @@ impl DirectoryFs {
     }
 
     /// What closing the file below has to say.
-    pub(crate) fn flush(&self, fh: u64) -> Result<(), Errno> {
-        let Some(file) = self.opens.file(fh) else {
+    pub(crate) fn flush(&self, of: HandleOf) -> Result<(), Errno> {
+        if let Some(done) = self.settle(of, Call::Close) {
+            return done;
+        }
+        if self.syncs(of)? {
+            return self.sync(of, false);
+        }
+        let Some(file) = self.opens.file(of.fh) else {
             return Ok(()); // opened by a dead worker, whose end closed it
         };
         let copy = file.try_clone().map_err(errno)?;
         nix::unistd::close(copy)
+    }
+
+    /// Whether closing a handle on a file below has to sync it. Of one that a dead worker has opened
+    /// only its path of now is known.
+    fn syncs(&self, of: HandleOf) -> Result<bool, Errno> {
+        if self.durability.is_empty() || self.opens.syncs_at_close(of.fh) {
+            return Ok(!self.durability.is_empty());
+        }
+        if self.opens.file(of.fh).is_some() {
+            return Ok(false);
+        }
+        let levels = self.levels_of(self.file_of(of)?.as_fd());
+        Ok(levels.close > Level::Accepted)
     }
 
     /// fallocate(2).
@@ -201,6 +236,11 @@ impl DirectoryFs {
     /// The descriptor of a handle.
     pub(super) fn file_of(&self, of: HandleOf) -> Result<Arc<File>, Errno> {
         if let Some(file) = self.opens.file(of.fh) {
+            return Ok(file);
+        }
+        if let Some((spool, stage)) = self.staged(of.node) {
+            let file = Arc::new(spool.reopen(&stage, OFlag::empty())?);
+            self.opens.keep(of.fh, &file);
             return Ok(file);
         }
         let file = match self.reopen(of.node, OFlag::O_RDWR | OFlag::O_NONBLOCK) {

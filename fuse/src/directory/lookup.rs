@@ -62,11 +62,12 @@ impl DirectoryFs {
 
     /// Notes what is about to be answered.
     pub(super) fn entry(&self, found: Found) -> Result<Entry, Errno> {
-        let stat = self.shown(found.stat);
         let generation = found.id.generation();
-        self.nodes.answered(stat.st_ino, found.id)?;
+        let node = self.number(found.stat.st_ino);
+        self.nodes.answered(node, found.id)?;
+        let stat = self.shown(found.stat);
         Ok(Entry {
-            node: stat.st_ino,
+            node,
             generation,
             stat,
         })
@@ -75,7 +76,7 @@ impl DirectoryFs {
     /// Attributes under the number the kernel has.
     pub(super) fn shown(&self, mut stat: FileStat) -> FileStat {
         stat.st_ino = self.number(stat.st_ino);
-        stat
+        self.overlay(stat)
     }
 
     /// The kernel's number for one of the directory's file system: the root is 1 there, and what has

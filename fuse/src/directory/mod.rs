@@ -25,6 +25,7 @@
 
 mod attributes;
 mod data;
+mod durability;
 mod identity;
 mod intents;
 mod listing;
@@ -32,8 +33,11 @@ mod lookup;
 mod names;
 mod nodes;
 mod opens;
+mod spool;
+mod staging;
 mod sys;
 mod table;
+mod volume;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -53,12 +57,14 @@ use crate::live::TableError;
 
 pub(crate) use attributes::{Change, OMIT};
 pub(crate) use data::HandleOf;
+pub use durability::{Durability, Level, Levels, RuleError};
 pub use identity::Caller;
 pub(crate) use intents::Intent;
 pub(crate) use listing::Row;
 pub(crate) use lookup::Entry;
 pub(crate) use names::Place;
 pub(crate) use opens::Opened;
+pub use spool::{Flushed, SpoolError, SpoolStatus, StagedFile};
 
 /// Number the kernel has for the root.
 const ROOT: u64 = 1;
@@ -81,6 +87,19 @@ pub struct DirectoryParts<'a> {
     /// Whether locks of flock(2) and fcntl(2) hold among the processes of this node; otherwise they
     /// are refused.
     pub local_locks: bool,
+    /// How durable files are to be when close(2) and fsync(2) return.
+    pub durability: Durability,
+    /// Where files are staged; without it all are written through, which is at least as durable.
+    pub spool: Option<SpoolPlace>,
+}
+
+/// Room for a spool.
+#[derive(Clone, Debug)]
+pub struct SpoolPlace {
+    /// A directory on the node's SSD that nobody clears; every shown directory has a part of it.
+    pub directory: PathBuf,
+    /// Most bytes of this volume; `None`: half of what is free when it is opened.
+    pub limit: Option<u64>,
 }
 
 /// Why a directory cannot be shown.
@@ -101,6 +120,9 @@ pub enum DirectoryError {
     /// The file of intents.
     #[error("open {0}: {1}")]
     Intents(PathBuf, io::Error),
+    /// The spool.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
 }
 
 /// A volume's counters at one moment.
@@ -135,6 +157,8 @@ pub struct DirectoryFs {
     nodes: nodes::Nodes,
     intents: Arc<intents::Intents>,
     opens: opens::Opens,
+    durability: Durability,
+    spool: Option<spool::Running>,
     listings: listing::Listings,
     ttl: Duration,
     local_locks: bool,
@@ -168,6 +192,21 @@ impl DirectoryFs {
         let path = parts.state.join("intents");
         let intents = intents::Intents::open(&path, parts.fresh)
             .map_err(|error| DirectoryError::Intents(path, error))?;
+        let spool = match parts.spool.filter(|_| parts.durability.stages()) {
+            None => None,
+            Some(place) => Some(spool::Running::open(spool::SpoolParts {
+                spool: &place.directory,
+                root: parts.root,
+                limit: place.limit,
+                mount: mount.try_clone().map_err(|_| failed(Errno::EMFILE))?,
+                handles: parts
+                    .handles
+                    .handles()
+                    .iter()
+                    .map(|of| (of.node, of.fh))
+                    .collect(),
+            })?),
+        };
         let acl = sys::get_xattr(mount.as_fd(), attributes::ACL_ACCESS, &mut []);
         Ok(Arc::new(Self {
             has_acl: !matches!(acl, Err(Errno::EOPNOTSUPP)),
@@ -178,6 +217,8 @@ impl DirectoryFs {
             nodes: nodes::Nodes::new(table, parts.fresh),
             intents,
             opens: opens::Opens::new(parts.handles),
+            durability: parts.durability,
+            spool,
             listings: listing::Listings::default(),
             ttl: parts.ttl,
             local_locks: parts.local_locks,
@@ -213,9 +254,9 @@ impl DirectoryFs {
         self.local_locks
     }
 
-    /// Whether closing a file below may fail, so that it has to be done before close(2) is answered.
-    pub(crate) fn flushes(&self) -> bool {
-        self.flushes
+    /// Whether an open must be told that it truncates: what is truncated may be staged.
+    pub(crate) fn truncates_at_open(&self) -> bool {
+        self.spool.is_some()
     }
 
     /// How long the kernel may believe an answer.

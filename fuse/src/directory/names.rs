@@ -64,7 +64,6 @@ impl DirectoryFs {
         let opened = match self.opens.resent(place.unique) {
             Some(opened) => opened,
             None => {
-                let number = self.number(found.stat.st_ino);
                 let file = if is_named_only(found.fd.as_fd()) {
                     // Made by a dead worker.
                     let access = OFlag::O_RDWR | (wanted & KEPT);
@@ -72,13 +71,13 @@ impl DirectoryFs {
                 } else {
                     found.fd.try_clone().map_err(|_| Errno::EMFILE)?
                 };
-                self.opens.open(place.unique, number, file.into())?
+                self.open_made(&place, &found, file.into(), wanted & KEPT)?
             }
         };
         let entry = match self.entry(found) {
             Ok(entry) => entry,
             Err(error) => {
-                self.opens.release(opened.fh);
+                self.release(opened.fh);
                 return Err(error);
             }
         };
@@ -188,8 +187,9 @@ impl DirectoryFs {
         } else {
             UnlinkatFlags::NoRemoveDir
         };
+        self.losing(&victim);
         unlinkat(dir.fd(), name.as_c_str(), how)?;
-        self.hold(victim);
+        self.hold(victim, parent);
         Ok(intent)
     }
 
@@ -233,6 +233,10 @@ impl DirectoryFs {
         let same = replaced.as_ref() == Some(&source.id);
         let evidence = Evidence::Rename(source.id, replaced);
         let intent = self.intents.record(unique, &evidence);
+        let replaces = !same && !flags.contains(RenameFlags::RENAME_EXCHANGE);
+        if let Some(target) = target.as_ref().filter(|_| replaces) {
+            self.losing(target);
+        }
         renameat2(
             from.fd(),
             name.as_c_str(),
@@ -240,11 +244,8 @@ impl DirectoryFs {
             new_name.as_c_str(),
             flags,
         )?;
-        if let Some(target) = target
-            && !same
-            && !flags.contains(RenameFlags::RENAME_EXCHANGE)
-        {
-            self.hold(target);
+        if let Some(target) = target.filter(|_| replaces) {
+            self.hold(target, new_parent);
         }
         Ok(intent)
     }
@@ -300,11 +301,17 @@ impl DirectoryFs {
     }
 
     /// Keeps what has lost its last name while the kernel knows its number.
-    fn hold(&self, found: Found) {
+    fn hold(&self, found: Found, parent: u64) {
         let directory = file_type(&found.stat) == libc::S_IFDIR;
         if directory || found.stat.st_nlink <= 1 {
             let number = self.number(found.stat.st_ino);
             self.nodes.hold(number, found.fd);
+            if let Some(spool) = &self.spool {
+                spool.removed(number, &found.id, || {
+                    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
+                    self.reopen(parent, flags).ok().map(Into::into)
+                });
+            }
         }
     }
 }

@@ -17,7 +17,7 @@
 //!
 //! Lock order: `nodes`, then the table's own. `files` is never held together with them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -34,6 +34,8 @@ pub(crate) struct Opened {
     pub(crate) fh: u64,
     /// How it is opened.
     pub(crate) mode: Mode,
+    /// Whether its close has to be asked for before close(2) returns.
+    pub(crate) flush: bool,
 }
 
 /// How a file is open, while it is.
@@ -51,6 +53,8 @@ pub(super) struct Opens {
     table: HandleTable,
     nodes: Mutex<HashMap<u64, NodeOpens>>,
     files: Mutex<HashMap<u64, Arc<File>>>,
+    /// Handles on files below that are synced when they are closed.
+    syncing: Mutex<HashSet<u64>>,
     kernel: OnceLock<Arc<dyn Kernel>>,
     passthrough: AtomicBool,
     pub(super) passed_through: AtomicU64,
@@ -82,6 +86,7 @@ impl Opens {
             table,
             nodes: Mutex::new(nodes),
             files: Mutex::default(),
+            syncing: Mutex::default(),
             kernel: OnceLock::new(),
             passthrough: AtomicBool::new(false),
             passed_through: AtomicU64::new(0),
@@ -128,10 +133,14 @@ impl Opens {
         Some(Opened {
             fh: handle.fh,
             mode: handle.mode,
+            flush: true,
         })
     }
 
-    /// Records an open of `file`, before it is answered.
+    /// Records an open of `file`, before it is answered. Which file that is the caller has chosen: the
+    /// node's own, or another one that has its bytes. The first open of a node decides for all that
+    /// come while it is open, so callers that have a choice ask [`Opens::is_open`] first, and keep
+    /// others from opening the node meanwhile.
     ///
     /// Errors: `ENFILE` when a million handles are open.
     pub(super) fn open(&self, unique: u64, node: u64, file: File) -> Result<Opened, Errno> {
@@ -159,7 +168,23 @@ impl Opens {
             Mode::Cached => &self.served,
         };
         counter.fetch_add(1, Ordering::Relaxed);
-        Ok(Opened { fh, mode })
+        let flush = false;
+        Ok(Opened { fh, mode, flush })
+    }
+
+    /// Whether a node has open handles, and so a file behind them.
+    pub(super) fn is_open(&self, node: u64) -> bool {
+        lock(&self.nodes).contains_key(&node)
+    }
+
+    /// The file of a handle is to be synced when it is closed.
+    pub(super) fn sync_at_close(&self, fh: u64) {
+        lock(&self.syncing).insert(fh);
+    }
+
+    /// Whether it is.
+    pub(super) fn syncs_at_close(&self, fh: u64) -> bool {
+        lock(&self.syncing).contains(&fh)
     }
 
     /// The descriptor of a handle; `None` when it was opened by a dead worker.
@@ -174,11 +199,10 @@ impl Opens {
         }
     }
 
-    /// Closes a handle. Unknown handles and repeated calls do nothing.
-    pub(super) fn release(&self, fh: u64) {
-        let Some(handle) = self.table.remove(fh) else {
-            return;
-        };
+    /// Closes a handle; returns its node. Unknown handles and repeated calls do nothing.
+    pub(super) fn release(&self, fh: u64) -> Option<u64> {
+        let handle = self.table.remove(fh)?;
+        lock(&self.syncing).remove(&fh);
         let file = lock(&self.files).remove(&fh);
         let mut nodes = lock(&self.nodes);
         if let Some(opens) = nodes.get_mut(&handle.node) {
@@ -192,6 +216,7 @@ impl Opens {
         }
         drop(nodes);
         drop(file); // the last close of a deleted file may take long
+        Some(handle.node)
     }
 
     /// Open handles.

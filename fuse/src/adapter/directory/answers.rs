@@ -132,8 +132,8 @@ fn nothing() -> FileAttr {
 }
 
 /// How a handle is opened. Not `FOPEN_KEEP_CACHE`: another node may have written since.
-pub(super) fn open_flags(flushes: bool, writes: bool) -> FopenFlags {
-    if flushes && writes {
+pub(super) fn open_flags(flush: bool) -> FopenFlags {
+    if flush {
         FopenFlags::empty()
     } else {
         FopenFlags::FOPEN_NOFLUSH

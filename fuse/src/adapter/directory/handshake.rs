@@ -1,8 +1,8 @@
 //! What is agreed with the kernel at FUSE_INIT for a directory volume.
 //!
 //! Never FUSE_WRITEBACK_CACHE: it excludes passthrough, and another node would not see what an
-//! application has written. No FUSE_ATOMIC_O_TRUNC: opening and truncating are two requests, each of
-//! which may be repeated. No FUSE_EXPORT_SUPPORT: nodes are found through names.
+//! application has written. FUSE_ATOMIC_O_TRUNC only with a spool, where an open that truncates decides
+//! where the bytes go; otherwise opening and truncating are two requests, each of which may be repeated. No FUSE_EXPORT_SUPPORT: nodes are found through names.
 
 use std::io;
 
@@ -28,6 +28,9 @@ pub(super) fn negotiate(fs: &DirectoryFs, config: &mut KernelConfig) -> io::Resu
     ];
     if fs.has_acl() {
         wanted.push(InitFlags::FUSE_POSIX_ACL);
+    }
+    if fs.truncates_at_open() {
+        wanted.push(InitFlags::FUSE_ATOMIC_O_TRUNC);
     }
     if !fs.local_locks() {
         // To be asked, and to refuse.

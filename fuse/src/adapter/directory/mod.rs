@@ -114,23 +114,15 @@ impl DirectoryAdapter {
         }
     }
 
-    fn reply_opened(
-        &self,
-        opened: Result<Opened, nix::errno::Errno>,
-        writes: bool,
-        reply: fuser::ReplyOpen,
-    ) {
-        let flags = answers::open_flags(self.fs.flushes(), writes);
-        match opened {
-            Err(errno) => reply.error(answers::error(errno)),
-            Ok(Opened {
-                fh,
-                mode: Mode::Cached,
-            }) => reply.opened(fuser::FileHandle(fh), flags),
-            Ok(Opened {
-                fh,
-                mode: Mode::Passthrough(id),
-            }) => {
+    fn reply_opened(opened: Result<Opened, nix::errno::Errno>, reply: fuser::ReplyOpen) {
+        let Opened { fh, mode, flush } = match opened {
+            Err(errno) => return reply.error(answers::error(errno)),
+            Ok(opened) => opened,
+        };
+        let flags = answers::open_flags(flush);
+        match mode {
+            Mode::Cached => reply.opened(fuser::FileHandle(fh), flags),
+            Mode::Passthrough(id) => {
                 // SAFETY: `id` stays registered while a handle uses it, and the wrapper is taken apart
                 // below instead of closing it.
                 let backing = unsafe { reply.wrap_backing(id) };
@@ -151,7 +143,7 @@ impl DirectoryAdapter {
         };
         let attr = answers::file_attr(&entry.stat);
         let (ttl, generation) = (self.fs.ttl(), Generation(entry.generation.into()));
-        let flags = answers::open_flags(self.fs.flushes(), true);
+        let flags = answers::open_flags(opened.flush);
         let fh = fuser::FileHandle(opened.fh);
         match opened.mode {
             Mode::Cached => reply.created(&ttl, &attr, generation, fh, flags),

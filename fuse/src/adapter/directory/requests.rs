@@ -181,8 +181,7 @@ impl Filesystem for DirectoryAdapter {
     fn open(&self, request: &Request, node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let _span = self.begin(request, "open", node.0);
         let opened = self.fs.open_file(request.unique().0, node.0, flags.0);
-        let writes = flags.0 & libc::O_ACCMODE != libc::O_RDONLY;
-        self.reply_opened(opened, writes, reply);
+        Self::reply_opened(opened, reply);
     }
 
     fn read(
@@ -216,7 +215,7 @@ impl Filesystem for DirectoryAdapter {
         &self, request: &Request, node: INodeNo, fh: FileHandle, _: LockOwner, reply: ReplyEmpty,
     ) {
         let _span = self.begin(request, "flush", node.0);
-        self.later(move |fs| Self::reply_done(fs.flush(fh.0), reply));
+        self.later(move |fs| Self::reply_done(fs.flush(of(node, fh)), reply));
     }
 
     fn release(
