@@ -4,6 +4,8 @@
 //! (mount points of this node). No path, key or dataset is ever a label. Every name here is listed
 //! with unit and meaning in docs/OPERATIONS.md; the tidy test compares both.
 
+mod spools;
+
 use std::fmt::Error;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -72,6 +74,7 @@ impl Collector for NodeCollector {
         self.warm(&mut out)?;
         self.stores(&mut out)?;
         self.reports(&mut out)?;
+        self.spools(&mut out)?;
         self.mounts(&mut out)
     }
 }

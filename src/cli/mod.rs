@@ -33,6 +33,7 @@ mod table;
 pub(crate) mod umount;
 mod up;
 mod upkeep;
+mod volume;
 mod warm;
 
 /// Datasets at native SSD speed on every node of an ML cluster.
@@ -80,6 +81,8 @@ enum Command {
     Mount(mount::MountArgs),
     /// Take a mount away, busy or not
     Umount(umount::UmountArgs),
+    /// See how safe the files of a directory volume are, and make them safer
+    Volume(volume::VolumeArgs),
     /// Bring files into a tier before they are used
     Warm(warm::WarmArgs),
     /// Drop files from the hot tier; the store keeps them
@@ -150,6 +153,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Up(args) => up::run(&args, &global),
         Command::Mount(args) => mount::run(&args, &global),
         Command::Umount(args) => umount::run(&args, &global),
+        Command::Volume(args) => volume::run(&args, &global),
         Command::Warm(args) => warm::warm(&args, &global),
         Command::Evict(args) => warm::evict(&args, &global),
         Command::Pin(args) => warm::pin(&args, true, &global),

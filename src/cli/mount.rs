@@ -8,6 +8,7 @@ use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use terrace_cache::store::Scheme;
 use terrace_cache::units::{ByteSize, Span};
+use terrace_fuse::directory::Durability;
 use terrace_fuse::keeper::{
     ClientError, KeeperClient, KernelOptions, MountSpec, RunDir, Secrets, kernel,
 };
@@ -56,6 +57,18 @@ pub(crate) struct MountArgs {
     /// else are its own
     #[arg(long, conflicts_with_all = ["snapshot", "uid", "gid", "file_mode", "dir_mode", "warm", "profile"])]
     pub(crate) rw: bool,
+    /// With --rw: how durable files are when close(2) and fsync(2) return, as CALL=LEVEL,... or
+    /// 'PATTERN:CALL=LEVEL,...'; levels are accepted, local (this node's SSD) and shared (the
+    /// directory). Repeatable, the first pattern that matches wins [default: fsync=shared,
+    /// close=accepted]
+    #[arg(long, value_name = "RULE", requires = "rw")]
+    pub(crate) durability: Vec<String>,
+    /// Where files of level local are staged, on the node's SSD [default: beside the hot directory]
+    #[arg(long, value_name = "DIR", requires = "durability")]
+    pub(crate) spool: Option<PathBuf>,
+    /// Most bytes there; beyond it files are written through [default: half of what is free]
+    #[arg(long, value_name = "SIZE", requires = "durability")]
+    pub(crate) spool_size: Option<ByteSize>,
     /// Read the listing once and show exactly that, for ever: no metadata traffic, longest caching
     #[arg(long)]
     pub(crate) snapshot: bool,
@@ -242,9 +255,13 @@ fn directory(args: &MountArgs, source: &Source) -> anyhow::Result<DirectoryOptio
         Source::Store(url) if url.scheme() == Scheme::File => Path::new("/").join(url.prefix()),
         _ => bail!("only a directory can be written; use file:///DIR, or mount without --rw"),
     };
+    Durability::parse(&args.durability).context("understand --durability")?;
     Ok(DirectoryOptions {
         root: root.canonicalize().context("look at the directory")?,
         refuse_locks: args.options.iter().any(|option| option == NO_LOCKS),
+        durability: args.durability.clone(),
+        spool: args.spool.as_deref().map(std::path::absolute).transpose()?,
+        spool_size: args.spool_size,
     })
 }
 

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
+use terrace_cache::units::ByteSize;
 use terrace_fuse::keeper::{ClientError, KeeperClient, RunDir, kernel};
 
-use super::{Failure, Global};
+use super::{Failure, Global, volume};
 
 /// How long a keeper may take; ending the worker after the last mount may take twenty seconds.
 const KEEPER_LIMIT: Duration = Duration::from_secs(30);
@@ -27,20 +28,44 @@ const STATUS_LIMIT: Duration = Duration::from_secs(3);
 pub(crate) struct UmountArgs {
     /// Where something is mounted
     mountpoint: PathBuf,
-    /// Wait until everything written is in the store (a read mount has nothing to wait for)
+    /// Wait until everything written is in the directory (a read mount has nothing to wait for)
     #[arg(long)]
     drain: bool,
 }
 
 pub(crate) fn run(args: &UmountArgs, global: &Global) -> Result<(), Failure> {
-    tracing::debug!(drain = args.drain, "umount");
-    let mountpoint = canonical_mountpoint(&args.mountpoint)
-        .with_context(|| format!("umount {}", args.mountpoint.display()))?;
+    let what = || format!("umount {}", args.mountpoint.display());
+    let mountpoint = canonical_mountpoint(&args.mountpoint).with_context(what)?;
+    settle(&mountpoint, args.drain, global).with_context(what)?;
     if umount(&mountpoint, &global.run_base())? {
         eprintln!(
             "terrace: {} was busy: it is detached, and ends when its last user closes",
             mountpoint.display()
         );
+    }
+    Ok(())
+}
+
+/// Waits until a volume has what it was promised on this node's SSD, or with `drain` in its directory.
+/// Without `drain` nothing of it keeps a mount from being removed.
+fn settle(mountpoint: &Path, drain: bool, global: &Global) -> anyhow::Result<()> {
+    let Some((run, _)) = holder(mountpoint, &global.run_base())? else {
+        return Ok(());
+    };
+    match volume::settle(&run, mountpoint, drain) {
+        Ok(None) => {}
+        Ok(Some(left)) => eprintln!(
+            "terrace: {} files ({}) of {} are not in the directory yet: they are safe in {} and go up \
+             when it is mounted again; terrace umount --drain waits for that",
+            left.files,
+            ByteSize(left.bytes),
+            mountpoint.display(),
+            left.directory,
+        ),
+        Err(error) if drain => {
+            return Err(error.context("drain; without --drain it is unmounted all the same"));
+        }
+        Err(error) => eprintln!("terrace: {}: {error:#}", mountpoint.display()),
     }
     Ok(())
 }
@@ -65,6 +90,12 @@ pub(crate) fn keeper_of(
     mountpoint: &Path,
     run_base: &Path,
 ) -> anyhow::Result<Option<KeeperClient>> {
+    let found = holder(mountpoint, run_base)?;
+    Ok(found.and_then(|(run, _)| KeeperClient::connect(&run, KEEPER_LIMIT).ok()))
+}
+
+/// The node that holds the mount.
+fn holder(mountpoint: &Path, run_base: &Path) -> anyhow::Result<Option<(RunDir, KeeperClient)>> {
     for run in RunDir::existing(run_base).context("look for keepers")? {
         let Ok(asked) = KeeperClient::connect(&run, STATUS_LIMIT) else {
             continue;
@@ -76,7 +107,7 @@ pub(crate) fn keeper_of(
             .iter()
             .any(|mount| mount.mountpoint == mountpoint && mount.state != "detached");
         if holds {
-            return Ok(KeeperClient::connect(&run, KEEPER_LIMIT).ok());
+            return Ok(Some((run, asked)));
         }
     }
     Ok(None)

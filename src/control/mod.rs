@@ -13,6 +13,7 @@ pub(crate) mod server;
 mod status;
 pub(crate) mod target;
 pub(crate) mod tiers;
+mod volumes;
 
 pub(crate) use jobs::Reports;
 

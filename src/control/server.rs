@@ -3,6 +3,7 @@
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 
+use terrace_fuse::directory::RuleError;
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -15,10 +16,11 @@ use super::jobs::{self, PIN_BATCH, Plan};
 use super::proto::node_server::{Node as Service, NodeServer};
 use super::proto::{
     EvictReply, EvictRequest, MaterializeRequest, MetricsReply, MetricsRequest, PinReply,
-    PinRequest, PresenceReply, PresenceRequest, StatusReply, StatusRequest, Tier, WarmProgress,
+    PinRequest, PresenceReply, PresenceRequest, StatusReply, StatusRequest, Tier,
+    VolumeFlushProgress, VolumeFlushRequest, VolumeStatusReply, VolumeStatusRequest, WarmProgress,
     WarmRequest,
 };
-use super::{status, target};
+use super::{status, target, volumes};
 use crate::metrics;
 use crate::node::assembly::Node;
 use crate::node::residency;
@@ -174,6 +176,40 @@ impl Service for Control {
         let request = request.into_inner();
         let (reports, stream) = mpsc::channel(REPORTS);
         crate::node::tree::start(&self.node, request, reports).await?;
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn volume_status(
+        &self,
+        request: Request<VolumeStatusRequest>,
+    ) -> Result<Response<VolumeStatusReply>, Status> {
+        let request = request.into_inner();
+        let (volume, path) = volumes::find(&self.node, request.at)?;
+        let asked = move || volumes::document(&volume, &path, request.acknowledge);
+        let json = tokio::task::spawn_blocking(asked)
+            .await
+            .map_err(internal)??;
+        Ok(Response::new(VolumeStatusReply { json }))
+    }
+
+    type VolumeFlushStream = ReceiverStream<Result<VolumeFlushProgress, Status>>;
+
+    async fn volume_flush(
+        &self,
+        request: Request<VolumeFlushRequest>,
+    ) -> Result<Response<Self::VolumeFlushStream>, Status> {
+        let request = request.into_inner();
+        let level = request.level.parse();
+        let level =
+            level.map_err(|error: RuleError| Status::invalid_argument(error.to_string()))?;
+        let (volume, path) = volumes::find(&self.node, request.at)?;
+        let (reports, stream) = mpsc::channel(REPORTS);
+        self.node.spawn(async move {
+            let work = move || volumes::flush(&volume, &path, level, &reports);
+            if let Err(error) = tokio::task::spawn_blocking(work).await {
+                tracing::error!(%error, "a flush ended by itself");
+            }
+        });
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 

@@ -177,6 +177,15 @@ impl Node {
         self.lock_volumes().values().cloned().collect()
     }
 
+    /// The directory volume at a mount point.
+    pub(crate) fn volume_at(&self, mountpoint: &str) -> Option<Arc<Volume>> {
+        let volumes = self.lock_volumes();
+        volumes
+            .values()
+            .find(|volume| volume.spec.mountpoint == Path::new(mountpoint))
+            .cloned()
+    }
+
     /// Every mount.
     pub(crate) fn mounts(&self) -> Vec<Arc<Mounted>> {
         self.lock_mounts().values().cloned().collect()

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use terrace_cache::units::Span;
+use terrace_cache::units::{ByteSize, Span};
 use terrace_fuse::keeper::{Failure, MountSpec};
 
 /// Options of one mount. Paths are absolute.
@@ -55,6 +55,15 @@ pub(crate) struct DirectoryOptions {
     pub(crate) root: PathBuf,
     /// Refuse locks instead of keeping them on this node alone.
     pub(crate) refuse_locks: bool,
+    /// Rules of how durable files are when close(2) and fsync(2) return, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) durability: Vec<String>,
+    /// Where files are staged; none: beside the hot directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) spool: Option<PathBuf>,
+    /// Most bytes there; none: half of what is free.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) spool_size: Option<ByteSize>,
 }
 
 /// Source of a tree of all tables.

@@ -4,10 +4,14 @@
 //! directory: `nodes/` (file handles by number) and `intents`.
 
 use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use terrace_fuse::directory::{DirectoryFs, DirectoryParts};
+use terrace_cache::units::ByteSize;
+use terrace_fuse::directory::{
+    DirectoryError, DirectoryFs, DirectoryParts, Durability, SpoolError, SpoolPlace,
+};
 use terrace_fuse::handles::HandleTable;
 use terrace_fuse::keeper::{Failure, MountSpec};
 use terrace_fuse::live::Opening;
@@ -22,6 +26,8 @@ pub(crate) struct Volume {
     pub(crate) spec: MountSpec,
     /// What answers the kernel.
     pub(crate) fs: Arc<DirectoryFs>,
+    /// Its rules of durability.
+    pub(crate) durability: Vec<String>,
 }
 
 impl Volume {
@@ -39,6 +45,15 @@ impl Volume {
             state.map_err(|error| Failure::new(format!("{error:#}"), "check the hot directory"))?;
         let handles = HandleTable::open(handles)
             .map_err(|error| Failure::new(format!("handle table: {error}"), "mount again"))?;
+        let rules = Durability::parse(&directory.durability);
+        let durability = rules.map_err(|error| Failure::new(error, "check --durability"))?;
+        let spool = SpoolPlace {
+            directory: match &directory.spool {
+                Some(directory) => directory.clone(),
+                None => beside(&sources.config().cache.hot.dir),
+            },
+            limit: directory.spool_size.map(|size| size.0),
+        };
         let fs = DirectoryFs::open(DirectoryParts {
             root: &directory.root,
             state: &state,
@@ -47,15 +62,35 @@ impl Volume {
             passthrough: sources.config().fuse.passthrough,
             ttl: options.ttl.0,
             local_locks: !directory.refuse_locks,
+            durability,
+            spool: Some(spool),
         });
         let hint = "check the directory and its file system; terrace doctor tells about privileges";
-        let fs = fs.map_err(|error| Failure::new(error, hint))?;
-        Ok(Self { spec, fs })
+        let fs = fs.map_err(|error| match error {
+            // That of a mount which was just removed is let go in a moment.
+            DirectoryError::Spool(SpoolError::InUse(_)) => Failure {
+                again: true,
+                ..Failure::new(
+                    error,
+                    "unmount that one first, or name another place with --spool",
+                )
+            },
+            error => Failure::new(error, hint),
+        })?;
+        Ok(Self {
+            spec,
+            fs,
+            durability: directory.durability.clone(),
+        })
     }
 
     /// Its part of `terrace status --json`; see `docs/OPERATIONS.md` for the fields.
     pub(crate) fn document(&self) -> Value {
         let status = self.fs.status();
+        let spool = self.fs.spool_status(b"").ok().flatten().map(|mut spool| {
+            spool.list.clear();
+            spool
+        });
         json!({
             "id": self.spec.id,
             "writable": true,
@@ -66,11 +101,26 @@ impl Volume {
             "requests": status.requests,
             "resent": status.resent,
             "recognised": status.recognised,
+            "durability": self.durability,
+            "spool": spool,
             "summary": format!(
-                "read-write, passthrough {}, {} open",
+                "read-write, passthrough {}, {} open{}",
                 if status.passthrough { "on" } else { "off" },
                 status.handles,
+                spool.map_or(String::new(), |spool| format!(
+                    ", {} files ({}) on the SSD only",
+                    spool.files,
+                    ByteSize(spool.bytes)
+                )),
             ),
         })
     }
+}
+
+/// The spool's place when none is named: not in the hot directory, which anybody may clear, but on the
+/// same disk.
+fn beside(hot: &Path) -> PathBuf {
+    let mut name = hot.file_name().unwrap_or_default().to_owned();
+    name.push("-spool");
+    hot.with_file_name(name)
 }
