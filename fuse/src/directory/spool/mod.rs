@@ -380,3 +380,6 @@ impl Spool {
         self.retire(stage);
     }
 }
+
+#[cfg(test)]
+mod tests;
