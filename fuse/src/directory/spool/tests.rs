@@ -148,7 +148,9 @@ fn a_file_is_staged_kept_over_workers_and_brought_into_the_directory() {
     assert_eq!(fs.attributes(of.node, None).unwrap().st_size, 0);
     assert_eq!(fs::read(world.below("file")).unwrap(), b"bytes more");
     fs.write(writer, 0, b"new").unwrap();
-    let done = fs.flush_below(b"file", Level::Shared, &mut |_| true).unwrap();
+    let done = fs
+        .flush_below(b"file", Level::Shared, &mut |_| true)
+        .unwrap();
     assert_eq!((done.done, done.failed), (1, 0), "{}", done.error);
     assert_eq!(fs::read(world.below("file")).unwrap(), b"new");
     let change = Change {
@@ -184,7 +186,10 @@ fn a_conflict_keeps_both_versions() {
     assert_eq!(fs.sync(reader, false), Err(Errno::ESTALE));
     assert_eq!(fs.acknowledge_below(b""), Ok(1));
     let status = fs.spool_status(b"").unwrap().unwrap();
-    assert_eq!((status.set_aside, status.conflicts_total, status.errors), (1, 1, 0));
+    assert_eq!(
+        (status.set_aside, status.conflicts_total, status.errors),
+        (1, 1, 0)
+    );
     fs.release(of.fh);
     fs.release(reader.fh);
     let reader = world.open(&fs, of.node, libc::O_RDONLY);
@@ -193,7 +198,10 @@ fn a_conflict_keeps_both_versions() {
     drop(fs);
     // The next one knows of nothing that would be left to do.
     let fs = world.worker(true);
-    assert_eq!((files(&fs), fs.spool_status(b"").unwrap().unwrap().set_aside), (0, 1));
+    assert_eq!(
+        (files(&fs), fs.spool_status(b"").unwrap().unwrap().set_aside),
+        (0, 1)
+    );
 }
 
 // Without it what was deleted would come up again, or take room for ever.
@@ -212,7 +220,10 @@ fn what_was_deleted_goes_with_its_last_handle() {
     let fs = world.worker(false);
     assert_eq!(fs.read(of, 0, 100).unwrap(), b"bytes");
     let stat = fs.attributes(of.node, Some(of.fh)).unwrap();
-    assert_eq!((stat.st_size, stat.st_nlink, stat.st_mode & 0o777), (5, 0, 0o644));
+    assert_eq!(
+        (stat.st_size, stat.st_nlink, stat.st_mode & 0o777),
+        (5, 0, 0o644)
+    );
     fs.sync(of, false).unwrap();
     fs.release(of.fh);
     wait_for(|| fs.spool_status(b"").unwrap().unwrap().used_bytes == 0);
