@@ -14,9 +14,8 @@ const SEED: &str = "20261120";
 /// Cases that the fuzzer invents for each operation, besides those that follow from the document.
 const CASES: &str = "12";
 
-/// Operations that are not asked: they answer line by line, or with the rows of files; and what nodes tell
-/// has numbers of 64 bits without a sign, which the format's `int64` is too small for.
-const APART: [&str; 4] = ["collect_garbage", "scrub", "sample_version", "report_node"];
+/// Operations that are not asked: they answer line by line, or with the rows of files.
+const APART: [&str; 3] = ["collect_garbage", "scrub", "sample_version"];
 
 /// The programs that judge; None: they are not here.
 fn checkers() -> Option<PathBuf> {

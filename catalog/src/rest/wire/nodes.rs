@@ -9,8 +9,12 @@ pub struct TierItem {
     /// `hot` or `warm`.
     pub name: String,
     /// Bytes in use; null where nobody counts them.
+    #[schema(maximum = 9223372036854775807_i64)]
+    #[serde(default, deserialize_with = "super::number::some_bytes")]
     pub used_bytes: Option<u64>,
     /// Budget; null without one.
+    #[schema(maximum = 9223372036854775807_i64)]
+    #[serde(default, deserialize_with = "super::number::some_bytes")]
     pub limit_bytes: Option<u64>,
 }
 
@@ -173,6 +177,8 @@ pub struct MountReport {
     /// The one dataset it shows; absent for the tree of all tables.
     pub dataset: Option<String>,
     /// The one version it shows.
+    #[schema(minimum = 1, maximum = 9007199254740991_i64)]
+    #[serde(default, deserialize_with = "super::number::some_positive")]
     pub version: Option<u64>,
 }
 
@@ -183,12 +189,20 @@ pub struct VersionReport {
     /// `namespace.table`.
     pub dataset: String,
     /// Number of the version.
+    #[schema(minimum = 1, maximum = 9007199254740991_i64)]
+    #[serde(deserialize_with = "super::number::positive")]
     pub version: u64,
     /// Bytes of the version.
+    #[schema(maximum = 9223372036854775807_i64)]
+    #[serde(deserialize_with = "super::number::bytes")]
     pub total_bytes: u64,
     /// How many of them are on the node's own disk.
+    #[schema(maximum = 9223372036854775807_i64)]
+    #[serde(deserialize_with = "super::number::bytes")]
     pub hot_bytes: u64,
     /// How many of them are in the shared copy, if that was counted.
+    #[schema(maximum = 9223372036854775807_i64)]
+    #[serde(default, deserialize_with = "super::number::some_bytes")]
     pub warm_bytes: Option<u64>,
     /// Whether somebody reads it there, or has it mounted.
     pub open: bool,
@@ -203,6 +217,8 @@ pub struct JobReport {
     /// `running`, `done` or `failed`.
     pub state: String,
     /// Bytes that are in the tier, checked.
+    #[schema(maximum = 9223372036854775807_i64)]
+    #[serde(deserialize_with = "super::number::bytes")]
     pub done_bytes: u64,
     /// Why it failed.
     pub error: Option<String>,
