@@ -176,17 +176,11 @@ impl Upkeep {
             grace: USUAL_GRACE,
             dry_run: false,
         };
-        let (sender, items) = mpsc::channel::<Item>(WAITING);
-        let said = received(items).for_each(async |item| {
+        let run = |items| async move { self.collector.run(wanted, &items).await };
+        let done = heard(run, |item: Item| {
             tracing::debug!(kind = ?item.kind, name = item.name, "collected");
         });
-        let run = async {
-            let done = self.collector.run(wanted, &sender).await;
-            drop(sender);
-            done
-        };
-        let (done, ()) = tokio::join!(run, said);
-        let done = done.map_err(|error| error.to_string())?;
+        let done = done.await.map_err(|error| error.to_string())?;
         Ok(format!(
             "took {} things of {} bytes, marked {} versions",
             done.taken, done.taken_bytes, done.retired
@@ -198,22 +192,31 @@ impl Upkeep {
             dataset: None,
             bytes_per_second: self.schedule.scrub_rate,
         };
-        let (sender, findings) = mpsc::channel::<Finding>(WAITING);
-        let said = received(findings).for_each(async |found| {
+        let run = |found| async move { self.scrubber.run(&request, &found).await };
+        let done = heard(run, |found: Finding| {
             let (dataset, version) = (found.dataset, found.version);
             let (what, reason) = (found.what, found.reason);
             tracing::error!(dataset, version, what, reason, "a scrub found damage");
         });
-        let run = async {
-            let done = self.scrubber.run(&request, &sender).await;
-            drop(sender);
-            done
-        };
-        let (done, ()) = tokio::join!(run, said);
-        let done = done.map_err(|error| error.to_string())?;
+        let done = done.await.map_err(|error| error.to_string())?;
         Ok(format!(
             "read {} versions, {} bytes; {} files or blocks are damaged",
             done.versions, done.bytes, done.damaged
         ))
     }
+}
+
+/// Runs a piece of work to its end, beside who hears of each thing that it tells. The work owns the sender:
+/// its end is that of what is heard.
+async fn heard<T, F: Future>(
+    run: impl FnOnce(mpsc::Sender<T>) -> F,
+    mut hear: impl FnMut(T),
+) -> F::Output {
+    let (sender, told) = mpsc::channel::<T>(WAITING);
+    let hearing = received(told).for_each(|one| {
+        hear(one);
+        std::future::ready(())
+    });
+    let (done, ()) = tokio::join!(run(sender), hearing);
+    done
 }

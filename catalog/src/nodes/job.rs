@@ -238,7 +238,7 @@ pub fn percent(done: u64, total: u64, state: State) -> f64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
     use proptest::prelude::*;
@@ -247,25 +247,30 @@ mod tests {
 
     const BYTES: u64 = 1000;
 
+    /// What somebody has asked these nodes for.
+    pub(in super::super) fn work(nodes: &[&str], bytes: u64) -> Work {
+        Work {
+            selector: "ads.clicks".to_owned(),
+            dataset: "ads.clicks".parse().unwrap(),
+            version: 3,
+            tier: Tier::Hot,
+            pin: false,
+            bytes,
+            nodes: nodes.iter().map(|name| name.parse().unwrap()).collect(),
+            by: "test".to_owned(),
+            cause: Cause::Asked,
+        }
+    }
+
     fn job(nodes: &[&str]) -> (Job, Vec<Part>) {
-        let nodes: Vec<NodeName> = nodes.iter().map(|name| name.parse().unwrap()).collect();
         let job = Job {
             id: "0123456789ab".parse().unwrap(),
-            work: Work {
-                selector: "ads.clicks".to_owned(),
-                dataset: "ads.clicks".parse().unwrap(),
-                version: 3,
-                tier: Tier::Hot,
-                pin: false,
-                bytes: BYTES,
-                nodes: nodes.clone(),
-                by: "test".to_owned(),
-                cause: Cause::Asked,
-            },
+            work: work(nodes, BYTES),
             created_ms: 1,
             ended: None,
         };
-        (job, nodes.into_iter().map(Part::new).collect())
+        let parts = job.work.nodes.iter().cloned().map(Part::new).collect();
+        (job, parts)
     }
 
     fn says(state: State, done_bytes: u64) -> PartReport {

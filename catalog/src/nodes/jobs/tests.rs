@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::super::job::{Cause, Tier};
+use super::super::job;
 use super::*;
 use crate::kv::rocks::RocksKv;
 
@@ -30,17 +30,7 @@ fn node(name: &str) -> NodeName {
 }
 
 fn work(nodes: &[&str]) -> Work {
-    Work {
-        selector: "ads.clicks".to_owned(),
-        dataset: "ads.clicks".parse().unwrap(),
-        version: 3,
-        tier: Tier::Hot,
-        pin: false,
-        bytes: BYTES,
-        nodes: nodes.iter().map(|name| node(name)).collect(),
-        by: "test".to_owned(),
-        cause: Cause::Asked,
-    }
+    job::tests::work(nodes, BYTES)
 }
 
 impl World {
