@@ -20,7 +20,7 @@ use super::data::DataFile;
 use super::error::{HotError, HotErrorKind};
 use super::index::Change;
 use super::object::HotObject;
-use super::record::{Marks, Record, Stage};
+use super::record::{Record, Stage};
 use super::shared::Shared;
 use super::stats::add;
 use super::table::Entry;
@@ -297,26 +297,17 @@ impl Shared {
 
     /// Writes down when objects were last used and verified.
     pub(super) fn write_marks(&self) -> Result<(), HotError> {
-        loop {
-            let mut changes = Vec::new();
-            for entry in self.catalogue().table.entries_mut() {
-                if entry.dirty && entry.complete {
-                    entry.dirty = false;
-                    let marks = Marks {
-                        used_at: entry.used_at,
-                        verified_at: entry.verified_at,
-                    };
-                    changes.push(Change::Mark(entry.digest, marks));
-                    if changes.len() == MARKS_PER_BATCH {
-                        break;
-                    }
-                }
-            }
+        let mut left = usize::MAX;
+        while left > 0 {
+            let marks;
+            (left, marks) = (self.catalogue().table).take_marks(left, MARKS_PER_BATCH);
+            let changes: Vec<Change> = marks
+                .into_iter()
+                .map(|(digest, marks)| Change::Mark(digest, marks))
+                .collect();
             self.index.apply(&changes, false)?;
-            if changes.len() < MARKS_PER_BATCH {
-                return Ok(());
-            }
         }
+        Ok(())
     }
 
     /// Tries removals again that failed; `true` when none is left.

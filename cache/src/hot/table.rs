@@ -5,6 +5,7 @@
 //! filled by the last one, so that a scan needs no free list. Holds no name, no path and no
 //! checksum: those stay in the index until an object is opened.
 
+use super::record::Marks;
 use crate::identity::Digest;
 
 /// Sizes are counted in units of 4 KiB, up to 16 TiB.
@@ -95,8 +96,25 @@ impl Table {
         &self.entries
     }
 
-    pub(super) fn entries_mut(&mut self) -> &mut [Entry] {
-        &mut self.entries
+    /// Takes marks that are not written yet of at most `most` complete entries before the place `left`;
+    /// where to go on, 0 at the end. The pass goes from the end, because the last entry takes the place of
+    /// one that is removed between two calls: no other entry misses its turn.
+    pub(super) fn take_marks(&mut self, left: usize, most: usize) -> (usize, Vec<(Digest, Marks)>) {
+        let mut left = left.min(self.entries.len());
+        let mut marks = Vec::new();
+        while left > 0 && marks.len() < most {
+            left -= 1;
+            let entry = &mut self.entries[left];
+            if entry.dirty && entry.complete {
+                entry.dirty = false;
+                let own = Marks {
+                    used_at: entry.used_at,
+                    verified_at: entry.verified_at,
+                };
+                marks.push((entry.digest, own));
+            }
+        }
+        (left, marks)
     }
 
     pub(super) fn get(&self, digest: &Digest) -> Option<&Entry> {
@@ -215,6 +233,38 @@ mod tests {
         for (digest, bytes) in &model {
             assert_eq!(table.get(digest).map(Entry::charged), Some(*bytes));
         }
+    }
+
+    // An entry that misses its turn loses when it was last used, and is evicted as if nobody had read it.
+    #[test]
+    fn marks_are_taken_of_each_entry_once() {
+        let digest = |number: u8| Digest([number; 32]);
+        let mut table = Table::with_slots(Vec::new(), Table::slots(&[]));
+        for number in 0..100 {
+            let mut entry = Entry::new(digest(number), UNIT);
+            (entry.dirty, entry.complete) = (number % 10 != 0, number % 10 != 1);
+            entry.used_at = u32::from(number);
+            table.insert(entry);
+        }
+        let mut taken: HashMap<Digest, u32> = HashMap::new();
+        let (mut left, mut removed) = (usize::MAX, 0);
+        while left > 0 {
+            let marks;
+            (left, marks) = table.take_marks(left, 7);
+            assert!(marks.len() <= 7);
+            for (digest, marks) in marks {
+                assert_eq!(taken.insert(digest, marks.used_at), None);
+            }
+            // Those whose turn has not come yet go, and one comes.
+            table.remove(&digest(removed));
+            removed += 1;
+            table.insert(Entry::new(digest(200 + removed), UNIT));
+        }
+        for number in (removed..100).filter(|number| number % 10 > 1) {
+            assert_eq!(taken.get(&digest(number)), Some(&u32::from(number)));
+        }
+        let untold = taken.iter().filter(|(_, used_at)| **used_at % 10 < 2);
+        assert_eq!(untold.count(), 0);
     }
 
     // Without this, a million objects could take more memory than the daemon is allowed.
