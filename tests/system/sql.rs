@@ -103,7 +103,7 @@ fn assert_has(found: &Value, expected: &Value) {
 fn common() -> Value {
     json!({
         "count": 6 * DAY, "sum": SUM, "day": DAY, "version": 4 * DAY, "pinned": 4 * DAY,
-        "nulls": 4 * DAY,
+        "nulls": 4 * DAY, "id_count": 1,
     })
 }
 
@@ -123,13 +123,17 @@ fn engines_read_tables_by_name() {
     let more = json!({
         "namespaces": ["ads"], "tables": ["ads.clicks"], "exists": [true, false],
         "columns": ["id", "name", "price", "score", "dt"], "left_out": "0", "static": 6 * DAY,
-        "all_files": 12, "day_files": 2, "id_files": 2, "tag": 4 * DAY,
+        "all_files": 12, "day_files": 2, "tag": 4 * DAY,
+        // Each file tells its own bounds: one of a day's two, and none without any.
+        "id_files": 1, "nobody_files": 0, "null_files": 0,
     });
     assert_has(&found, &more);
     let found = engines.ask(&up, "polars", &warehouse);
     assert_has(&found, &common());
     let plan = found["plan"].as_str().unwrap();
     assert_eq!(plan.matches(".parquet").count(), 2, "{plan}");
+    let plan = found["id_plan"].as_str().unwrap();
+    assert_eq!(plan.matches(".parquet").count(), 1, "{plan}");
     // Without a name it is the mount of `terrace up`.
     for warehouse in [&warehouse, "mount", "store"] {
         let found = engines.ask(&up, "duckdb", warehouse);
@@ -137,6 +141,8 @@ fn engines_read_tables_by_name() {
         assert_eq!(found["tables"], json!(["clicks"]));
         let plan = found["plan"].as_str().unwrap();
         assert!(plan.contains("Total Files Read: 2"), "{plan}");
+        let plan = found["id_plan"].as_str().unwrap();
+        assert!(plan.contains("Total Files Read: 1"), "{plan}");
     }
 
     let forged = format!("trc_{}", "0".repeat(64));

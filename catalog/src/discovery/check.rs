@@ -2,7 +2,8 @@
 //!
 //! Parquet and ORC files are checked one by one by their footers, which also tell rows, columns and
 //! ranges; other formats by a sample. What a file said is remembered under its identity (path, size, token), so
-//! that a file is read once however often its partition is looked at.
+//! that a file is read once however often its partition is looked at. What each file of several told is
+//! stored while they are read (`schema::told`), so that memory holds a block of it and not a partition.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,9 +13,11 @@ use futures::{FutureExt, StreamExt, stream};
 
 use super::manifest_file::join;
 use super::table::Ready;
+use crate::blobs::Blobs;
+use crate::manifest::{DetailsWriter, ManifestError};
 use crate::schema::{
-    ColumnRange, Confidence, FileFormat, Footer, Inferred, Problem, Schema, evolution, infer,
-    read_footer,
+    ColumnRange, Confidence, FileFormat, Footer, Inferred, Names, Problem, Schema, evolution,
+    infer, read_footer,
 };
 use crate::upstream::{UpFile, Upstream, UpstreamErrorKind};
 
@@ -36,6 +39,8 @@ pub(crate) struct Checked {
     pub(crate) mixed: bool,
     /// Columns of some file have numbers.
     pub(crate) numbered: bool,
+    /// The partition's note of what each of its files told, where there are several.
+    pub(crate) details: Option<(Arc<str>, Arc<str>)>,
 }
 
 /// Why a partition cannot be published now.
@@ -50,6 +55,20 @@ pub(crate) enum Unfit {
 /// The store does not answer: nothing is known.
 #[derive(Clone, Debug)]
 pub(crate) struct Unreachable(pub(crate) String);
+
+/// Why files were not checked to the end.
+#[derive(Debug)]
+pub(crate) enum CheckError {
+    Unreachable(String),
+    /// What the files told could not be stored.
+    Manifest(ManifestError),
+}
+
+impl From<ManifestError> for CheckError {
+    fn from(error: ManifestError) -> Self {
+        Self::Manifest(error)
+    }
+}
 
 type Identity = (Arc<str>, u64, Arc<str>);
 
@@ -126,14 +145,24 @@ pub(crate) async fn format_of(
     }
 }
 
-/// Checks the files of one partition.
+/// Where files are, and where what they tell is kept.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shelf<'a> {
+    pub(crate) upstream: &'a dyn Upstream,
+    pub(crate) footers: &'a Footers,
+    pub(crate) blobs: &'a Arc<dyn Blobs>,
+}
+
+/// Checks the files of one partition. `table`: its directory below the root.
 pub(crate) async fn check(
-    upstream: &dyn Upstream,
-    footers: &Footers,
+    shelf: Shelf<'_>,
     table: &str,
     ready: &Ready,
     format: FileFormat,
-) -> Result<Result<Checked, Unfit>, Unreachable> {
+) -> Result<Result<Checked, Unfit>, CheckError> {
+    let Shelf {
+        upstream, footers, ..
+    } = shelf;
     if !format.has_footer() {
         let rows = vec![None; ready.files.len()];
         return Ok(Ok(Checked {
@@ -149,15 +178,22 @@ pub(crate) async fn check(
         .collect();
     let mut read = stream::iter(read).buffered(AT_ONCE);
     let mut checked = Checked::default();
-    while let Some(found) = read.next().await {
+    let mut details = Details::of(shelf.blobs, ready, format);
+    let mut files = ready.files.iter();
+    while let (Some(found), Some(file)) = (read.next().await, files.next()) {
         match found {
-            Ok(footer) => checked.add(&footer),
+            Ok(footer) => {
+                checked.add(&footer);
+                if let Some(details) = &mut details {
+                    details.add(file, &footer).await?;
+                }
+            }
             Err(Problem::Damaged { path, reason }) => {
                 let name = path.rsplit('/').next().unwrap_or(&path);
                 return Ok(Err(Unfit::Refused(format!("{name}: {reason}"))));
             }
             Err(Problem::Upstream(error)) if is_unreachable(error.kind) => {
-                return Err(Unreachable(error.to_string()));
+                return Err(CheckError::Unreachable(error.to_string()));
             }
             Err(Problem::Upstream(error)) if error.kind == UpstreamErrorKind::Denied => {
                 return Ok(Err(Unfit::Refused(error.to_string())));
@@ -165,7 +201,41 @@ pub(crate) async fn check(
             Err(Problem::Upstream(_)) => return Ok(Err(Unfit::Moving)),
         }
     }
+    if let Some(details) = details {
+        checked.details = details.finish().await?;
+    }
     Ok(Ok(checked))
+}
+
+/// What the files of a partition told, on its way to the store.
+struct Details<'a> {
+    writer: DetailsWriter<'a>,
+    names: Names,
+}
+
+impl<'a> Details<'a> {
+    /// None where nobody plans with it: of one file the partition tells as much, and of other formats
+    /// nobody reads it.
+    fn of(blobs: &'a Arc<dyn Blobs>, ready: &Ready, format: FileFormat) -> Option<Self> {
+        let is_read = matches!(format, FileFormat::Parquet | FileFormat::Delta);
+        (is_read && ready.files.len() > 1).then(|| Self {
+            writer: DetailsWriter::new(blobs, &ready.partition),
+            names: Names::default(),
+        })
+    }
+
+    async fn add(&mut self, file: &UpFile, footer: &Footer) -> Result<(), ManifestError> {
+        let value = self.names.encode(file.size, &footer.ranges);
+        self.writer.push(&file.path, value).await
+    }
+
+    /// The note; none when no file told anything.
+    async fn finish(self) -> Result<Option<(Arc<str>, Arc<str>)>, ManifestError> {
+        if self.names.iter().next().is_none() {
+            return Ok(None);
+        }
+        self.writer.finish(&self.names.to_text()).await.map(Some)
+    }
 }
 
 impl Checked {

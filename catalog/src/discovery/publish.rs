@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::check::{self, Checked, Footers, Unfit, Unreachable};
+use super::check::{self, CheckError, Checked, Footers, Shelf, Unfit, Unreachable};
 use super::completeness::{Expect, Missing, rows_missing};
 use super::settings::Settings;
 use super::table::{Published, Ready};
@@ -81,6 +81,15 @@ pub(crate) enum PublishError {
 impl From<Unreachable> for PublishError {
     fn from(error: Unreachable) -> Self {
         Self::Unreachable(error.0)
+    }
+}
+
+impl From<CheckError> for PublishError {
+    fn from(error: CheckError) -> Self {
+        match error {
+            CheckError::Unreachable(why) => Self::Unreachable(why),
+            CheckError::Manifest(error) => error.into(),
+        }
     }
 }
 
@@ -231,18 +240,15 @@ async fn check_all(
     target: &Target<'_>,
     plan: &mut Plan,
     format: FileFormat,
-) -> Result<(Vec<Checked>, Unfits), Unreachable> {
+) -> Result<(Vec<Checked>, Unfits), CheckError> {
     let (mut checked, mut unfit, mut fit) = (Vec::new(), Vec::new(), Vec::new());
+    let shelf = Shelf {
+        upstream: target.upstream,
+        footers: target.footers,
+        blobs: target.ledger.blobs(),
+    };
     for ready in plan.ready.drain(..) {
-        match check::check(
-            target.upstream,
-            target.footers,
-            target.directory,
-            &ready,
-            format,
-        )
-        .await?
-        {
+        match check::check(shelf, target.directory, &ready, format).await? {
             Ok(found) => {
                 checked.push(found);
                 fit.push(ready);

@@ -226,6 +226,7 @@ fn notes(ready: &Ready, checked: &Checked) -> BTreeMap<Arc<str>, Arc<str>> {
     if let Some(ranges) = ranges_note(&checked.ranges) {
         notes.insert(NOTE_RANGES.into(), ranges.into());
     }
+    notes.extend(checked.details.clone());
     notes
 }
 

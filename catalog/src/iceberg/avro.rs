@@ -16,7 +16,7 @@
 
 use sha2::{Digest as _, Sha256};
 
-use crate::manifest::put_zigzag;
+use crate::manifest::codec::put_zigzag;
 
 /// A block is written when its records have so many bytes.
 const BLOCK: usize = 64 << 10;

@@ -5,24 +5,22 @@
 //! data_file = content 0  path  "PARQUET"  partition  rows  bytes  counts and bounds by column
 //! ```
 //!
-//! Bounds are those of the file's partition, which hold for each of its files; counts of absent values
-//! are told where they are 0 or the partition has one file. Everything is named by its number, as the
-//! table specification lists them ("Manifests").
+//! Bounds and counts are what the file itself told, or else what holds for each file of its partition
+//! (`known.rs`). Everything is named by its number, as the table specification lists them ("Manifests").
 
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 
 use super::avro::{Container, Encoder};
-use super::columns::{Columns, Numbered, PartitionColumn, partition_id};
+use super::columns::{Columns, PartitionColumn, partition_id};
 use super::cut::Cut;
 use super::judge::{Judge, PAGE};
+use super::known::{Known, Tellers};
 use super::value::{Datum, avro_type};
 use super::warehouse::Place;
 use crate::DatasetName;
-use crate::discovery::NOTE_RANGES;
-use crate::manifest::{FileEntry, Manifest, ManifestError, Partition};
-use crate::schema::ColumnRange;
+use crate::manifest::{FileEntry, Manifest, ManifestError};
 
 /// What manifests are made from.
 #[derive(Clone, Copy, Debug)]
@@ -50,15 +48,6 @@ pub(super) struct Written {
 pub(super) struct Range {
     pub(super) absent: bool,
     pub(super) bounds: Option<(Datum, Datum)>,
-}
-
-/// What is known of a column in every file of a partition.
-#[derive(Debug)]
-struct Known {
-    id: u32,
-    absent: Option<u64>,
-    min: Option<Datum>,
-    max: Option<Datum>,
 }
 
 /// Writes the manifest of a cut.
@@ -92,7 +81,7 @@ pub(super) async fn write(source: &Source<'_>, cut: &Cut) -> Result<Written, Man
             let Ok(values) = source.judge.values(partition) else {
                 continue;
             };
-            let known = known(columns, partition);
+            let mut tellers = Tellers::of(source.manifest, columns, partition);
             ranges
                 .iter_mut()
                 .zip(&values)
@@ -103,8 +92,10 @@ pub(super) async fn write(source: &Source<'_>, cut: &Cut) -> Result<Written, Man
                     .manifest
                     .files_of(partition, file_after.as_deref(), limit);
                 let files = files.await?;
+                tellers.turn(file_after.as_deref(), &files).await?;
                 for entry in &files {
                     rows += entry.rows.unwrap_or(0);
+                    let known = tellers.known(entry);
                     file.record(|out| record(out, source.number, &data, entry, &values, &known));
                 }
                 left -= files.len() as u64;
@@ -144,36 +135,6 @@ impl Range {
             max.clone_from(value);
         }
     }
-}
-
-/// What discovery has noted about the files of a partition, for columns directly in the table.
-fn known(columns: &Columns, partition: &Partition) -> Vec<Known> {
-    let mut notes = partition.notes.iter();
-    let note = notes.find(|(name, _)| &**name == NOTE_RANGES);
-    let ranges: Vec<ColumnRange> = note
-        .and_then(|(_, text)| serde_json::from_str(text).ok())
-        .unwrap_or_default();
-    let known = ranges.iter().filter_map(|range| {
-        let column = columns.columns.iter().find(|one| one.name == range.name)?;
-        let Numbered::Primitive(kind) = column.kind else {
-            return None;
-        };
-        let bound = |scalar: &Option<_>| Datum::bound(kind, scalar.as_ref()?);
-        let (min, max) = (bound(&range.min), bound(&range.max));
-        // A range without bounds may be that of a part with the same spelling.
-        if min.is_none() && max.is_none() {
-            return None;
-        }
-        Some(Known {
-            id: column.id,
-            absent: range
-                .nulls
-                .filter(|nulls| *nulls == 0 || partition.files == 1),
-            min,
-            max,
-        })
-    });
-    known.collect()
 }
 
 fn record(

@@ -5,7 +5,7 @@
 //! judge.rs               which partitions the table leaves out, and why
 //! cut.rs                 which files stand in which manifest
 //! avro.rs                the container format          value.rs  bounds, as the format writes them
-//! data.rs list.rs        a manifest; the list of a version's manifests
+//! data.rs list.rs        a manifest; the list of a version's manifests     known.rs  columns of a file
 //! metadata.rs            the table: schemas, partitions, one snapshot for each version, tags
 //! warehouse.rs           where a client finds all of that
 //! table.rs made.rs       what a name names; the bytes of one file
@@ -26,6 +26,7 @@ mod columns;
 mod cut;
 mod data;
 mod judge;
+mod known;
 mod list;
 mod made;
 mod metadata;

@@ -55,6 +55,11 @@ impl<'a> Reader<'a> {
         ManifestError::Damaged(format!("{}: {how}", self.what))
     }
 
+    /// Whether everything is read.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
     pub(crate) fn take(&mut self, length: usize) -> Result<&'a [u8], ManifestError> {
         let Some((taken, rest)) = self.rest.split_at_checked(length) else {
             return Err(self.damaged("it ends early"));

@@ -201,7 +201,7 @@ impl ManifestEdit {
 }
 
 /// A file's key in the list of a partition.
-fn key_in(partition: &str, path: &str) -> Result<Bytes, ManifestError> {
+pub(super) fn key_in(partition: &str, path: &str) -> Result<Bytes, ManifestError> {
     check_path(path)?;
     let directory = Partition::key_of(partition);
     match path.strip_prefix(directory.as_str()) {

@@ -4,16 +4,18 @@
 //! manifest   root.rs    header, sums, root of the partitions' tree   one blob; its digest is the version
 //!   partitions  tree of `Partition` by path                          blocks under their digests
 //!     files     for each a tree of `FileEntry` by path               blocks under their digests
+//!     details   for some a tree of what files say, by path           blocks under their digests
 //! ```
 //!
-//! The encodings are specified in `root.rs`, `entry.rs`, `block.rs`, `codec.rs`, the cutting of a tree
+//! The encodings are specified in `root.rs`, `entry.rs`, `details.rs`, `block.rs`, `codec.rs`, the cutting of a tree
 //! into blocks in `tree.rs`. Invariants: equal content has one digest, however it came about; a
 //! partition that did not change costs a new version nothing; whatever bytes a store answers with, the
 //! reader says `Damaged` or the truth, and takes no more memory than a few blocks.
 
 mod block;
 mod blocks;
-mod codec;
+pub(crate) mod codec;
+mod details;
 mod diff;
 mod edit;
 mod entry;
@@ -29,7 +31,7 @@ use std::sync::Arc;
 
 use crate::blobs::{BlobError, BlobId, Blobs};
 use blocks::Blocks;
-pub(crate) use codec::put_zigzag;
+pub(crate) use details::DetailsWriter;
 pub use diff::{FileChange, PartitionChange};
 pub use edit::{Files, ManifestEdit};
 pub use entry::{Checksum, FileEntry, MAX_PATH, MAX_TEXT, Partition};

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::block::{Block, Child};
 use super::entry::{FileEntry, Partition};
 use super::{Manifest, ManifestError};
-use crate::blobs::{BlobId, Blobs};
+use crate::blobs::{BlobError, BlobId, Blobs};
 
 /// Who is told.
 pub(crate) trait Reached: Send {
@@ -41,21 +41,29 @@ impl Manifest {
                 }
                 let partition = Partition::decode(key, value)?;
                 let directory = Partition::key_of(&partition.path);
-                files(blobs, &partition.list, &directory, to).await?;
+                tree(blobs, &partition.list, Some(&directory), to).await?;
+                let Some((details, _)) = partition.details() else {
+                    continue;
+                };
+                match tree(blobs, &details, None, to).await {
+                    // An older catalog has collected them; nothing depends on them.
+                    Err(ManifestError::Blob(BlobError::NotFound(_))) => {}
+                    reached => reached?,
+                }
             }
         }
         Ok(())
     }
 }
 
-/// The list of files of a partition.
-async fn files(
+/// Tells of every block of a tree, and of its files where it is the list of a `directory`.
+async fn tree(
     blobs: &Arc<dyn Blobs>,
-    list: &BlobId,
-    directory: &str,
+    root: &BlobId,
+    directory: Option<&str>,
     to: &mut dyn Reached,
 ) -> Result<(), ManifestError> {
-    let mut left = vec![*list];
+    let mut left = vec![*root];
     while let Some(id) = left.pop() {
         if !to.blob(&id) {
             continue;
@@ -63,7 +71,9 @@ async fn files(
         let block = block(blobs, &id).await?;
         for (key, value) in &block.entries {
             if block.level == 0 {
-                if to.wants_files() {
+                if let Some(directory) = directory
+                    && to.wants_files()
+                {
                     to.file(&FileEntry::decode(directory, key, value)?.path);
                 }
                 continue;
@@ -87,19 +97,7 @@ pub(crate) async fn reach_map(
     root: &BlobId,
     to: &mut dyn Reached,
 ) -> Result<(), ManifestError> {
-    let mut left = vec![*root];
-    while let Some(id) = left.pop() {
-        if !to.blob(&id) {
-            continue;
-        }
-        let block = block(blobs, &id).await?;
-        if block.level > 0 {
-            for (_, value) in &block.entries {
-                left.push(Child::decode(value)?.id);
-            }
-        }
-    }
-    Ok(())
+    tree(blobs, root, None, to).await
 }
 
 async fn block(blobs: &Arc<dyn Blobs>, id: &BlobId) -> Result<Arc<Block>, ManifestError> {

@@ -9,6 +9,7 @@
 //! iceberg/   Iceberg's metadata and manifests: which files, which columns
 //! infer      the ladder: the first rung that holds decides, with how sure it is
 //! evolution  what a new version may change, by policy     history   what its older partitions have
+//! told       what one file says about its columns, as manifests keep it
 //! rows       the first rows of a file, for people
 //! ```
 //!
@@ -29,12 +30,14 @@ mod rows;
 mod sniff;
 mod text;
 mod tfrecord;
+mod told;
 mod types;
 mod unpack;
 
 pub use infer::{Inferred, infer};
 pub use parquet::Footer;
 pub use rows::{CELL_MAX, Rows, first_rows};
+pub(crate) use told::Names;
 pub use types::{ColumnRange, Confidence, Field, FileFormat, Scalar, Schema, Type};
 
 use crate::upstream::{UpFile, Upstream, UpstreamError};
