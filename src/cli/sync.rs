@@ -10,7 +10,7 @@ use terrace_catalog::DatasetName;
 use terrace_catalog::blobs::DirectoryBlobs;
 use terrace_catalog::discovery::Why;
 use terrace_catalog::discovery::layout::Layout;
-use terrace_catalog::discovery::{Discovery, RootSpec};
+use terrace_catalog::discovery::{CompletionSpec, Discovery, RootSpec};
 use terrace_catalog::kv::rocks::RocksKv;
 use terrace_catalog::ledger::{Ledger, LedgerConfig};
 use terrace_catalog::rest::wire::{NewRoot, Removal, RootList, RootQuery};
@@ -77,6 +77,12 @@ struct PlaceArgs {
     /// out, in seconds [default: 60]
     #[arg(long, value_name = "SECONDS")]
     settle_seconds: Option<u64>,
+    /// What says that a partition is complete, for tables without a descriptor of their own
+    #[arg(long, value_name = "SIGNAL", default_value = "success-file")]
+    completion: CompletionArg,
+    /// How long nothing may have changed, for --completion quiescence, in seconds [default: 600]
+    #[arg(long, value_name = "SECONDS")]
+    quiet_seconds: Option<u64>,
 }
 
 impl PlaceArgs {
@@ -90,6 +96,14 @@ impl PlaceArgs {
                 LayoutArg::Descriptor => Layout::Descriptor,
             },
             settle_seconds: self.settle_seconds.unwrap_or(usual.settle_seconds),
+            completion: match self.completion {
+                CompletionArg::SuccessFile => CompletionSpec::SuccessFile,
+                CompletionArg::PartitionMarker => CompletionSpec::PartitionMarker,
+                CompletionArg::Call => CompletionSpec::Call,
+                CompletionArg::Quiescence => CompletionSpec::Quiescence,
+                CompletionArg::Manifest => CompletionSpec::Manifest,
+            },
+            quiet_seconds: self.quiet_seconds.unwrap_or(usual.quiet_seconds),
             ..usual
         }
     }
@@ -113,6 +127,20 @@ enum LayoutArg {
     Flat,
     /// directories with a _dataset.yaml
     Descriptor,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum CompletionArg {
+    /// _SUCCESS of the table or of the partition, newer than the data
+    SuccessFile,
+    /// _SUCCESS in each partition
+    PartitionMarker,
+    /// only a call that names the batch
+    Call,
+    /// nothing has changed for a while
+    Quiescence,
+    /// only a manifest file
+    Manifest,
 }
 
 pub(crate) fn run(args: &SyncArgs, global: &Global) -> Result<(), Failure> {

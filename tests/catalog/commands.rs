@@ -243,6 +243,15 @@ fn tables_are_watched_compared_and_let_go() {
     let roots = served.succeed(&["sync", "list", "--json"]);
     let roots: serde_json::Value = serde_json::from_str(&roots).unwrap();
     assert_eq!(roots[0]["spec"]["settle_seconds"], 7, "{roots}");
+    assert_eq!(roots[0]["spec"]["completion"], "success-file", "{roots}");
+    // No marker will come: its files are complete when nothing changes any more.
+    let quiet = served.scratch("quiet");
+    std::fs::create_dir_all(quiet.join("web.db/raw")).unwrap();
+    std::fs::write(quiet.join("web.db/raw/part-0.csv"), "id\n1\n").unwrap();
+    let place = format!("file://{}", quiet.display());
+    let words = ["--completion", "quiescence", "--quiet-seconds", "1"];
+    served.succeed(&[&["sync", "add", place.as_str()][..], &words].concat());
+    appears(&served, "web.raw@v1");
     appears(&served, "ele.orders@v1");
     write(&table, "dt=2", "id\n2\n");
     appears(&served, "ele.orders@v2");
