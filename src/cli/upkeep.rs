@@ -57,6 +57,17 @@ pub(super) struct ScrubArgs {
     json: bool,
 }
 
+impl ScrubArgs {
+    /// Of one dataset.
+    pub(super) fn of(dataset: DatasetName, rate: Option<ByteSize>, json: bool) -> Self {
+        Self {
+            dataset: Some(dataset),
+            rate,
+            json,
+        }
+    }
+}
+
 pub(super) async fn gc(client: &CatalogClient, args: &GcArgs) -> Result<()> {
     let query = GcQuery {
         dry_run: args.dry_run,

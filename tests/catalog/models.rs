@@ -161,6 +161,8 @@ fn a_scrub_finds_rot_and_collecting_takes_nothing_that_is_needed() {
     save(&served, &directory, &[]);
     let clean = served.succeed(&["catalog", "scrub", "--rate", "0B"]);
     assert!(clean.contains("read 1 versions"), "{clean}");
+    let clean = served.succeed(&["dataset", "verify", "team.churn", "--rate", "0B"]);
+    assert!(clean.contains("read 1 versions"), "{clean}");
     let before = tree(&cold(&served));
     // Everything is young, and everything is needed.
     let taken = served.succeed(&["catalog", "gc", "--json", "--grace", "1h"]);
@@ -187,6 +189,8 @@ fn a_scrub_finds_rot_and_collecting_takes_nothing_that_is_needed() {
         error.contains("1 files or blocks of 1 versions are damaged"),
         "{error}"
     );
+    let (_, error) = served.fail(&["dataset", "verify", "team.churn"]);
+    assert!(error.contains("damaged"), "{error}");
     let list = served.succeed(&["dataset", "versions", "team.churn"]);
     assert!(list.contains("degraded"), "{list}");
     assert_eq!(fs::read(&path).unwrap(), bytes);

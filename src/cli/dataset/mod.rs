@@ -9,12 +9,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use reqwest::Method;
+use terrace_cache::units::ByteSize;
 use terrace_catalog::descriptor::Descriptor;
 use terrace_catalog::rest::wire::{DatasetDetail, Removal, TagItem, TagRequest};
 use terrace_catalog::{DatasetName, Selector, TagName};
 
 use look::{diff, files, list, print_json, resolve, show, versions};
 
+use super::upkeep::ScrubArgs;
 use super::{Failure, Global};
 use crate::catalog::client::CatalogClient;
 use crate::catalog::place::CatalogArgs;
@@ -92,6 +94,9 @@ enum Verb {
         #[command(flatten)]
         output: Output,
     },
+    /// Read manifests and saved files of a dataset or model back and compare digests; a damaged version is
+    /// marked
+    Verify(VerifyArgs),
     /// Say which nodes have how much of a dataset near, and who holds which version
     Heat {
         /// namespace.table
@@ -102,6 +107,17 @@ enum Verb {
     /// Remove a dataset, a model or a version, in two steps: the first marks it and shows what would
     /// go; the second, with the token of the first and after a delay, removes it
     Delete(remove::DeleteArgs),
+}
+
+#[derive(Debug, Args)]
+struct VerifyArgs {
+    /// namespace.table
+    dataset: DatasetName,
+    /// Most bytes of files read a second; 0B for no limit [default: 100MiB]
+    #[arg(long, value_name = "SIZE")]
+    rate: Option<ByteSize>,
+    #[command(flatten)]
+    output: Output,
 }
 
 #[derive(Debug, Args)]
@@ -165,6 +181,10 @@ async fn act(client: &CatalogClient, verb: &Verb) -> Result<()> {
             Ok(())
         }
         Verb::Diff { from, to, output } => diff(client, from, to, *output).await,
+        Verb::Verify(args) => {
+            let scrub = ScrubArgs::of(args.dataset.clone(), args.rate, args.output.json);
+            super::upkeep::scrub(client, &scrub).await
+        }
         Verb::Heat { dataset, output } => super::nodes::heat(client, dataset, output.json).await,
         Verb::Delete(args) => remove::delete(client, args).await,
     }
