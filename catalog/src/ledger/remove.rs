@@ -42,7 +42,7 @@ impl Purpose {
         match (self, dataset.kind()) {
             (Self::Ordinary, Kind::Dataset) | (Self::Model, Kind::Model) => Ok(()),
             (Self::Ordinary, Kind::Model) => Err(LedgerError::Refused(format!(
-                "{name} is a model: no ordinary call removes it"
+                "{name} is a model: no ordinary call removes it, only one that says so (--model, model=true)"
             ))),
             (Self::Model, Kind::Dataset) => {
                 Err(LedgerError::Refused(format!("{name} is not a model")))
