@@ -231,6 +231,19 @@ fn tokens_end_as_they_were_asked_to() {
     assert_eq!(late, 2);
 }
 
+// A sync system that writes no marker would never be published, or everything would be before it is whole.
+#[test]
+fn a_root_is_complete_as_it_was_said() {
+    let served = Served::start();
+    let place = served.scratch("quiet");
+    std::fs::create_dir_all(place.join("web.db/raw")).unwrap();
+    std::fs::write(place.join("web.db/raw/part-0.csv"), "id\n1\n").unwrap();
+    let url = format!("file://{}", place.display());
+    let words = ["--completion", "quiescence", "--quiet-seconds", "1"];
+    served.succeed(&[&["sync", "add", url.as_str()][..], &words].concat());
+    appears(&served, "web.raw@v1");
+}
+
 // What differs between two versions is asked before one of them goes into production.
 #[test]
 fn tables_are_watched_compared_and_let_go() {
@@ -244,14 +257,6 @@ fn tables_are_watched_compared_and_let_go() {
     let roots: serde_json::Value = serde_json::from_str(&roots).unwrap();
     assert_eq!(roots[0]["spec"]["settle_seconds"], 7, "{roots}");
     assert_eq!(roots[0]["spec"]["completion"], "success-file", "{roots}");
-    // No marker will come: its files are complete when nothing changes any more.
-    let quiet = served.scratch("quiet");
-    std::fs::create_dir_all(quiet.join("web.db/raw")).unwrap();
-    std::fs::write(quiet.join("web.db/raw/part-0.csv"), "id\n1\n").unwrap();
-    let place = format!("file://{}", quiet.display());
-    let words = ["--completion", "quiescence", "--quiet-seconds", "1"];
-    served.succeed(&[&["sync", "add", place.as_str()][..], &words].concat());
-    appears(&served, "web.raw@v1");
     appears(&served, "ele.orders@v1");
     write(&table, "dt=2", "id\n2\n");
     appears(&served, "ele.orders@v2");
