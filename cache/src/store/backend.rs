@@ -15,7 +15,7 @@ use futures::stream::{self, BoxStream};
 use tokio::time::{Instant, timeout};
 
 use super::failure::Failure;
-use super::write::Upload;
+use super::write::{Labels, Upload};
 use super::{ListEntry, ObjectMeta, StoreErrorKind};
 use crate::identity::{ObjectId, Version};
 
@@ -48,7 +48,7 @@ pub(super) trait Backend: Send + Sync + Debug {
     async fn open(&self, object: &ObjectId, range: Range<u64>) -> Result<Body, Failure>;
 
     /// Begins an object at exactly `key`. Stores that take no files keep this.
-    async fn create(&self, _key: &str) -> Result<Box<dyn Upload>, Failure> {
+    async fn create(&self, _key: &str, _labels: &Labels) -> Result<Box<dyn Upload>, Failure> {
         Err(unwritable())
     }
 
@@ -69,7 +69,7 @@ pub(super) trait Backend: Send + Sync + Debug {
 }
 
 fn unwritable() -> Failure {
-    let reason = "this kind of store takes no files; use s3:// or file://";
+    let reason = "this kind of store takes no files; use s3://, hdfs:// or file://";
     Failure::last(StoreErrorKind::Invalid, reason)
 }
 

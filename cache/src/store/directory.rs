@@ -34,7 +34,7 @@ use tokio::sync::Semaphore;
 
 use super::backend::{Backend, Body, Page, Pages, watched};
 use super::failure::{Failure, Retry};
-use super::write::Upload;
+use super::write::{Labels, Upload};
 use super::{ListEntry, ObjectMeta, StoreConfig, StoreErrorKind, StoreUrl};
 use crate::identity::{ObjectId, Token, Version};
 
@@ -246,8 +246,8 @@ impl Backend for Directory {
         Ok(watched(pieces.boxed(), self.stall))
     }
 
-    async fn create(&self, key: &str) -> Result<Box<dyn Upload>, Failure> {
-        write::create(self, key).await
+    async fn create(&self, key: &str, labels: &Labels) -> Result<Box<dyn Upload>, Failure> {
+        write::create(self, key, labels).await
     }
 
     async fn remove(&self, object: &ObjectMeta) -> Result<(), Failure> {

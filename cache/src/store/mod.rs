@@ -3,7 +3,7 @@
 //! A [`Store`] answers three questions - what is at a key ([`Store::head`]), what is below a prefix
 //! ([`Store::list`], [`Store::walk`]), and which bytes a range of a *pinned version* holds
 //! ([`Source::read`]). The invariant: a byte it hands out belongs to exactly the asked version.
-//! Directories and S3 also take new objects ([`Store::create`]).
+//! Directories, S3 and HDFS also take new objects ([`Store::create`]).
 //!
 //! ```text
 //! Store -> listing, read     streams; resume, hold back what is not confirmed
@@ -56,7 +56,7 @@ pub use credentials::Credentials;
 pub use error::{StoreError, StoreErrorKind};
 pub use stats::{RequestCount, StoreStats};
 pub use url::{Scheme, StoreUrl};
-pub use write::NewObject;
+pub use write::{Labels, NewObject};
 
 /// A store: cheap to clone, closed when the last clone is dropped.
 #[derive(Clone, Debug)]

@@ -8,8 +8,9 @@
 //! Parts have [`PART`] bytes but for the last, are numbered, and are sent again with the same number and
 //! the same bytes after a failure, so that no retry can put a byte twice. An existing object at the key
 //! is replaced whole: callers that must never replace one write below a directory of their own.
-//! HDFS and WebHDFS take no files here.
+//! WebHDFS takes no files here.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -22,6 +23,11 @@ use crate::identity::Version;
 
 /// Bytes of one part: what a writer holds in memory. S3 allows 10,000 parts, so objects up to 80 GiB.
 pub(super) const PART: usize = 8 << 20;
+
+/// What an object says about itself to people and tools: names of lower-case letters, digits and `-`,
+/// values of printable ASCII. S3 keeps them as user metadata (`x-amz-meta-*`, 2 KB altogether),
+/// directories as extended attributes `user.terrace.*` where their file system has those; HDFS does not.
+pub type Labels = BTreeMap<&'static str, String>;
 
 /// The slowest upload that still counts as progress, bytes a second.
 const SLOWEST: usize = 128 << 10;
@@ -123,7 +129,16 @@ impl Store {
     ///
     /// Errors: `Invalid` for stores that take no files and for keys that cannot be written.
     pub async fn create(&self, key: &str) -> Result<NewObject, StoreError> {
-        let attempt = || self.backend.create(key);
+        self.create_labelled(key, &Labels::new()).await
+    }
+
+    /// As [`Store::create`], of an object that says something about itself.
+    pub async fn create_labelled(
+        &self,
+        key: &str,
+        labels: &Labels,
+    ) -> Result<NewObject, StoreError> {
+        let attempt = || self.backend.create(key, labels);
         let upload = self.write(key, 0, attempt).await?;
         Ok(NewObject {
             store: self.clone(),

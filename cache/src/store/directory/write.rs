@@ -8,8 +8,9 @@
 //! the rename, and every directory on the way that was made here is synced after it. Directories are
 //! opened one below the other from the root's descriptor, so a link cannot lead a new file elsewhere.
 
+use std::ffi::CString;
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,7 +24,7 @@ use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
 
 use super::{Directory, blocking, failure, io_failure, same, version};
 use crate::store::failure::{Failure, Retry};
-use crate::store::write::{PART, Upload};
+use crate::store::write::{Labels, PART, Upload};
 use crate::store::{ObjectMeta, StoreErrorKind};
 
 /// How the names of unfinished files begin.
@@ -45,8 +46,12 @@ struct NewFile {
 }
 
 /// Begins a file; makes the directories above it.
-pub(super) async fn create(directory: &Directory, key: &str) -> Result<Box<dyn Upload>, Failure> {
-    let (this, key) = (directory.clone(), key.to_owned());
+pub(super) async fn create(
+    directory: &Directory,
+    key: &str,
+    labels: &Labels,
+) -> Result<Box<dyn Upload>, Failure> {
+    let (this, key, labels) = (directory.clone(), key.to_owned(), labels.clone());
     let made = blocking(&directory.threads, move || {
         let place = place(&this, &key, true)?;
         let temporary = format!("{UNFINISHED}{:032x}", rand::random::<u128>());
@@ -55,15 +60,39 @@ pub(super) async fn create(directory: &Directory, key: &str) -> Result<Box<dyn U
             .mode(Mode::from_bits_truncate(0o644))
             .resolve(ResolveFlag::RESOLVE_BENEATH);
         let file = openat2(&place.parent, temporary.as_str(), how).map_err(lost)?;
-        Ok(NewFile {
+        let new = NewFile {
             directory: this,
             place: Arc::new(place),
             temporary,
             file: Arc::new(File::from(file)),
             done: AtomicBool::new(false),
-        })
+        };
+        for (name, value) in labels {
+            label(&new.file, name, &value)?;
+        }
+        Ok(new)
     });
     Ok(Box::new(made.await?))
+}
+
+/// Notes a label on a file, where its file system has a place for it.
+fn label(file: &File, name: &str, value: &str) -> Result<(), Failure> {
+    let invalid = || Failure::last(StoreErrorKind::Invalid, "a label with a NUL");
+    let name = CString::new(format!("user.terrace.{name}")).map_err(|_| invalid())?;
+    // SAFETY: the name is terminated, the value is as long as said, and the descriptor is open.
+    let done = unsafe {
+        libc::fsetxattr(
+            file.as_raw_fd(),
+            name.as_ptr(),
+            value.as_ptr().cast(),
+            value.len(),
+            0,
+        )
+    };
+    match Errno::result(done) {
+        Ok(_) | Err(Errno::EOPNOTSUPP) => Ok(()),
+        Err(errno) => Err(failure(errno)),
+    }
 }
 
 /// Unlinks a file if it is still the one that was seen; then directories that are empty now.

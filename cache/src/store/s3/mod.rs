@@ -33,7 +33,7 @@ use object_store::client::{HttpClient, HttpConnector as _, HttpError, ReqwestCon
 use self::wire::{Got, Wire};
 use super::backend::{Backend, Body, Pages, watched};
 use super::failure::{Failure, chain};
-use super::write::Upload;
+use super::write::{Labels, Upload};
 use super::{Credentials, ObjectMeta, StoreConfig, StoreErrorKind, StoreUrl};
 use crate::identity::{ObjectId, Version};
 
@@ -205,8 +205,8 @@ impl Backend for S3 {
         Ok(watched(body.boxed(), self.stall))
     }
 
-    async fn create(&self, key: &str) -> Result<Box<dyn Upload>, Failure> {
-        Ok(Box::new(write::S3Upload::new(self.clone(), key)))
+    async fn create(&self, key: &str, labels: &Labels) -> Result<Box<dyn Upload>, Failure> {
+        Ok(Box::new(write::S3Upload::new(self.clone(), key, labels)?))
     }
 
     async fn remove(&self, object: &ObjectMeta) -> Result<(), Failure> {

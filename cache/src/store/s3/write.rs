@@ -7,12 +7,13 @@
 //! <https://docs.aws.amazon.com/AmazonS3/latest/API/API_Operations_Amazon_Simple_Storage_Service.html>
 
 use std::collections::BTreeMap;
+use std::str::FromStr as _;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::Method;
-use http::header::{ETAG, HeaderName, HeaderValue};
+use http::header::{ETAG, HeaderMap, HeaderName, HeaderValue};
 use object_store::client::{HttpRequest, HttpRequestBody, HttpResponse};
 use percent_encoding::utf8_percent_encode;
 use serde::Deserialize;
@@ -22,7 +23,7 @@ use super::request::PATH;
 use super::{S3, answer, no_answer, request};
 use crate::identity::{Token, Version};
 use crate::store::failure::{Failure, chain};
-use crate::store::write::Upload;
+use crate::store::write::{Labels, Upload};
 use crate::store::{ObjectMeta, StoreErrorKind};
 
 /// Largest object that one request copies.
@@ -46,17 +47,30 @@ struct Parts {
 pub(super) struct S3Upload {
     s3: S3,
     key: String,
+    labels: HeaderMap,
     /// Held across the request that begins the upload: it is begun once.
     parts: Mutex<Parts>,
 }
 
 impl S3Upload {
-    pub(super) fn new(s3: S3, key: &str) -> Self {
-        Self {
+    /// Errors: `Invalid` for labels that are no headers.
+    pub(super) fn new(s3: S3, key: &str, labels: &Labels) -> Result<Self, Failure> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in labels {
+            let name = HeaderName::from_str(&format!("x-amz-meta-{name}"));
+            let value = HeaderValue::from_str(value);
+            let (Ok(name), Ok(value)) = (name, value) else {
+                let reason = "a label is not printable";
+                return Err(Failure::last(StoreErrorKind::Invalid, reason));
+            };
+            headers.insert(name, value);
+        }
+        Ok(Self {
             s3,
             key: key.to_owned(),
+            labels: headers,
             parts: Mutex::default(),
-        }
+        })
     }
 
     async fn id(&self) -> Result<Arc<str>, Failure> {
@@ -64,7 +78,8 @@ impl S3Upload {
         if let Some(id) = &parts.id {
             return Ok(Arc::clone(id));
         }
-        let request = self.s3.request(Method::POST, &self.key, Some("uploads="))?;
+        let mut request = self.s3.request(Method::POST, &self.key, Some("uploads="))?;
+        request.headers_mut().extend(self.labels.clone());
         let body = text(accepted(self.s3.send(request).await?).await?).await?;
         let begun: Begun = quick_xml::de::from_str(&body)
             .map_err(|error| Failure::corrupt(format!("no upload id: {}", chain(&error))))?;
@@ -77,7 +92,8 @@ impl S3Upload {
 #[async_trait]
 impl Upload for S3Upload {
     async fn whole(&self, bytes: Bytes) -> Result<(), Failure> {
-        let request = self.s3.request(Method::PUT, &self.key, None)?;
+        let mut request = self.s3.request(Method::PUT, &self.key, None)?;
+        request.headers_mut().extend(self.labels.clone());
         let response = self.s3.send(with_body(request, bytes)).await?;
         accepted(response).await.map(drop)
     }
