@@ -9,6 +9,8 @@
 //!
 //! Lock order: the reader cache alone; never held across an await.
 
+mod write;
+
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::num::NonZeroUsize;
@@ -28,6 +30,7 @@ use tokio::time::Instant;
 use super::backend::{Backend, Body, Page, Pages, watched};
 use super::failure::{Failure, Retry, chain};
 use super::window::confirmed;
+use super::write::{Labels, Upload};
 use super::{Credentials, ListEntry, ObjectMeta, StoreConfig, StoreErrorKind, StoreUrl};
 use crate::identity::{ObjectId, Token, Version};
 
@@ -163,6 +166,14 @@ impl Backend for Hdfs {
             async move { this.check(&id).await }
         };
         Ok(confirmed(watched(pieces.boxed(), self.stall), check))
+    }
+
+    async fn create(&self, key: &str, _: &Labels) -> Result<Box<dyn Upload>, Failure> {
+        Ok(Box::new(write::HdfsUpload::new(self.client.clone(), key)))
+    }
+
+    async fn remove(&self, object: &ObjectMeta) -> Result<(), Failure> {
+        write::remove(&self.client, object).await
     }
 }
 
