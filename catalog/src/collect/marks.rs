@@ -27,7 +27,7 @@ const KEY: usize = 16;
 
 /// A set that is being made.
 #[derive(Debug)]
-pub(super) struct Marks {
+pub struct Marks {
     directory: PathBuf,
     keys: Vec<u128>,
     runs: Vec<File>,
@@ -38,7 +38,7 @@ pub(super) struct Marks {
 
 /// A set that is made.
 #[derive(Debug)]
-pub(super) struct Marked {
+pub struct Marked {
     file: File,
     /// The first key of each page.
     index: Vec<u128>,
@@ -47,7 +47,7 @@ pub(super) struct Marked {
 
 impl Marks {
     /// Runs are kept in this directory while it lives.
-    pub(super) fn new(directory: &Path) -> Self {
+    pub fn new(directory: &Path) -> Self {
         Self::with_run(directory, RUN)
     }
 
@@ -62,7 +62,7 @@ impl Marks {
     }
 
     /// Adds a key. An error is told by [`Marks::finish`].
-    pub(super) fn add(&mut self, key: u128) {
+    pub fn add(&mut self, key: u128) {
         self.keys.push(key);
         if self.keys.len() >= self.run
             && self.failed.is_none()
@@ -86,7 +86,7 @@ impl Marks {
     }
 
     /// Merges the runs. Blocks.
-    pub(super) fn finish(mut self) -> std::io::Result<Marked> {
+    pub fn finish(mut self) -> std::io::Result<Marked> {
         if let Some(error) = self.failed.take() {
             return Err(error);
         }
@@ -117,12 +117,12 @@ impl Marks {
 
 impl Marked {
     /// Number of keys.
-    pub(super) fn count(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.count
     }
 
     /// Whether a key was added. Blocks for a page.
-    pub(super) fn has(&self, key: u128) -> std::io::Result<bool> {
+    pub fn has(&self, key: u128) -> std::io::Result<bool> {
         let Some(page) = self
             .index
             .partition_point(|first| *first <= key)

@@ -42,6 +42,8 @@ use crate::ledger::{DatasetId, Ledger, LedgerError};
 use crate::upstream::UpstreamError;
 use crate::vault::Vaults;
 
+pub use marks::{Marked, Marks};
+
 /// Shortest grace period that a caller may ask for: longer than any commit takes from its first blob.
 pub const LEAST_GRACE: Duration = Duration::from_secs(60 * 60);
 
