@@ -4,6 +4,7 @@
 //! (mount points of this node). No path, key or dataset is ever a label. Every name here is listed
 //! with unit and meaning in docs/OPERATIONS.md; the tidy test compares both.
 
+mod cold;
 mod spools;
 
 use std::fmt::Error;
@@ -75,7 +76,8 @@ impl Collector for NodeCollector {
         self.stores(&mut out)?;
         self.reports(&mut out)?;
         self.spools(&mut out)?;
-        self.mounts(&mut out)
+        self.mounts(&mut out)?;
+        cold::encode(&self.0, &mut out)
     }
 }
 

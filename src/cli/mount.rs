@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
-use terrace_cache::store::Scheme;
+use terrace_cache::store::{Scheme, StoreUrl};
 use terrace_cache::units::{ByteSize, Span};
 use terrace_fuse::directory::Durability;
 use terrace_fuse::keeper::{
@@ -14,9 +14,10 @@ use terrace_fuse::keeper::{
 };
 
 use super::source::Source;
+use super::volume::read_policy;
 use super::{Failure, Global, foreground, keeper, umount};
 use crate::catalog::place::CatalogArgs;
-use crate::node::options::{DirectoryOptions, MountOptions};
+use crate::node::options::{ColdOptions, DirectoryOptions, MountOptions};
 
 /// What opens of a mount are tuned for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -34,6 +35,7 @@ pub(crate) enum ProfileArg {
     terrace mount hdfs://nn:8020/warehouse/ads /data/ads\n  \
     terrace mount file:///mnt/pfs/set /data/set --profile small-files\n  \
     terrace mount file:///mnt/pfs/home/alice /home/alice --rw\n  \
+    terrace mount file:///mnt/pfs/runs /runs --rw --cold s3://bucket/runs\n  \
     terrace mount catalog: /data --catalog http://catalog:8080\n  \
     terrace mount ads.clicks@v12 /data/clicks")]
 pub(crate) struct MountArgs {
@@ -69,6 +71,13 @@ pub(crate) struct MountArgs {
     /// Most bytes there; beyond it files are written through [default: half of what is free]
     #[arg(long, value_name = "SIZE", requires = "durability")]
     pub(crate) spool_size: Option<ByteSize>,
+    /// Where contents go that nobody uses: s3://bucket/prefix, hdfs://host:port/path or file:///dir; opening
+    /// a file brings them back [default: nowhere]
+    #[arg(long, value_name = "URL", requires = "rw")]
+    pub(crate) cold: Option<String>,
+    /// What goes to the cold store without being asked (YAML) [default: nothing]
+    #[arg(long, value_name = "FILE", requires = "cold")]
+    pub(crate) tier_policy: Option<PathBuf>,
     /// Read the listing once and show exactly that, for ever: no metadata traffic, longest caching
     #[arg(long)]
     pub(crate) snapshot: bool,
@@ -256,13 +265,46 @@ fn directory(args: &MountArgs, source: &Source) -> anyhow::Result<DirectoryOptio
         _ => bail!("only a directory can be written; use file:///DIR, or mount without --rw"),
     };
     Durability::parse(&args.durability).context("understand --durability")?;
+    let root = root.canonicalize().context("look at the directory")?;
     Ok(DirectoryOptions {
-        root: root.canonicalize().context("look at the directory")?,
+        cold: cold(args, &root)?,
+        root,
         refuse_locks: args.options.iter().any(|option| option == NO_LOCKS),
         durability: args.durability.clone(),
         spool: args.spool.as_deref().map(std::path::absolute).transpose()?,
         spool_size: args.spool_size,
     })
+}
+
+/// Where contents of a volume go.
+fn cold(args: &MountArgs, root: &Path) -> anyhow::Result<Option<ColdOptions>> {
+    let Some(cold) = &args.cold else {
+        return Ok(None);
+    };
+    let url: StoreUrl = cold
+        .parse()
+        .map_err(|error| anyhow::anyhow!("--cold: {error}"))?;
+    match url.scheme() {
+        Scheme::S3 | Scheme::Hdfs => {}
+        Scheme::File => {
+            let path = Path::new("/").join(url.prefix());
+            let path = path
+                .canonicalize()
+                .with_context(|| format!("look at the cold store {}", path.display()))?;
+            anyhow::ensure!(
+                !path.starts_with(root),
+                "the cold store lies in the volume itself; use a directory outside of it"
+            );
+        }
+        Scheme::WebHdfs { .. } => {
+            bail!("{cold} takes no files; use s3://, hdfs:// or file:/// as the cold store")
+        }
+    }
+    let policy = args.tier_policy.as_deref().map(read_policy).transpose()?;
+    Ok(Some(ColdOptions {
+        url: cold.clone(),
+        policy,
+    }))
 }
 
 fn kernel_options(options: &[String], writable: bool) -> anyhow::Result<KernelOptions> {

@@ -12,6 +12,7 @@ pub(crate) mod jobs;
 pub(crate) mod server;
 mod status;
 pub(crate) mod target;
+mod tiering;
 pub(crate) mod tiers;
 mod volumes;
 

@@ -16,11 +16,11 @@ use super::jobs::{self, PIN_BATCH, Plan};
 use super::proto::node_server::{Node as Service, NodeServer};
 use super::proto::{
     EvictReply, EvictRequest, MaterializeRequest, MetricsReply, MetricsRequest, PinReply,
-    PinRequest, PresenceReply, PresenceRequest, StatusReply, StatusRequest, Tier,
-    VolumeFlushProgress, VolumeFlushRequest, VolumeStatusReply, VolumeStatusRequest, WarmProgress,
-    WarmRequest,
+    PinRequest, PresenceReply, PresenceRequest, StatusReply, StatusRequest, Tier, TieringReport,
+    TieringRequest, VolumeFlushProgress, VolumeFlushRequest, VolumeStatusReply,
+    VolumeStatusRequest, WarmProgress, WarmRequest,
 };
-use super::{status, target, volumes};
+use super::{status, target, tiering, volumes};
 use crate::metrics;
 use crate::node::assembly::Node;
 use crate::node::residency;
@@ -210,6 +210,17 @@ impl Service for Control {
                 tracing::error!(%error, "a flush ended by itself");
             }
         });
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    type TieringStream = ReceiverStream<Result<TieringReport, Status>>;
+
+    async fn tiering(
+        &self,
+        request: Request<TieringRequest>,
+    ) -> Result<Response<Self::TieringStream>, Status> {
+        let (reports, stream) = mpsc::channel(REPORTS);
+        tiering::start(&self.node, request.into_inner(), reports)?;
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 

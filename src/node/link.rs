@@ -246,9 +246,13 @@ impl Worker {
         handles: OwnedFd,
     ) -> Result<Served, Failure> {
         let sources = Arc::clone(&self.sources);
+        let cold = match &directory.cold {
+            None => None,
+            Some(wanted) => Some(super::cold::open(&sources, &spec, wanted, opening).await?),
+        };
         // Opening its table reads and writes files.
         let opened = tokio::task::spawn_blocking(move || {
-            Volume::open(&sources, spec, &options, &directory, opening, handles)
+            Volume::open(&sources, spec, &options, &directory, opening, handles, cold)
         });
         let volume = opened.await.map_err(Failure::passing)??;
         let volume = Arc::new(volume);

@@ -5,6 +5,7 @@
 
 pub(crate) mod assembly;
 mod below;
+mod cold;
 pub(crate) mod config;
 pub(crate) mod link;
 pub(crate) mod names;

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use terrace_cache::units::{ByteSize, Span};
+use terrace_fuse::directory::TierPolicy;
 use terrace_fuse::keeper::{Failure, MountSpec};
 
 /// Options of one mount. Paths are absolute.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct MountOptions {
     /// The listing is read once and shown for ever.
@@ -48,7 +49,7 @@ pub(crate) struct MountOptions {
 }
 
 /// What a directory volume was asked to be.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct DirectoryOptions {
     /// The directory, canonical.
@@ -64,6 +65,20 @@ pub(crate) struct DirectoryOptions {
     /// Most bytes there; none: half of what is free.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) spool_size: Option<ByteSize>,
+    /// Where contents go that nobody uses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) cold: Option<ColdOptions>,
+}
+
+/// The cold store of a directory volume. Its credentials are among the mount's.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ColdOptions {
+    /// Its address.
+    pub(crate) url: String,
+    /// What moves without being asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) policy: Option<TierPolicy>,
 }
 
 /// Source of a tree of all tables.

@@ -1,7 +1,7 @@
 //! Directory volumes of a node: each a directory that is shown for reading and writing as it is.
 //!
-//! They need no tier and no store. What of one must outlive a worker lies in the mount's state
-//! directory: `nodes/` (file handles by number) and `intents`.
+//! They need no tier, and no store but a cold one where that is wanted ([`super::cold`]). What of one
+//! must outlive a worker lies in the mount's state directory: `nodes/` (file handles by number) and `intents`.
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -10,11 +10,12 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use terrace_cache::units::ByteSize;
 use terrace_fuse::directory::{
-    DirectoryError, DirectoryFs, DirectoryParts, Durability, SpoolError, SpoolPlace,
+    ColdParts, DirectoryError, DirectoryFs, DirectoryParts, Durability, SpoolError, SpoolPlace,
 };
 use terrace_fuse::handles::HandleTable;
 use terrace_fuse::keeper::{Failure, MountSpec};
 use terrace_fuse::live::Opening;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::options::{DirectoryOptions, MountOptions};
 use super::sources::Sources;
@@ -28,6 +29,8 @@ pub(crate) struct Volume {
     pub(crate) fs: Arc<DirectoryFs>,
     /// Its rules of durability.
     pub(crate) durability: Vec<String>,
+    /// Moves what the volume's policy chooses; ends with the volume.
+    _policy: Option<AbortOnDropHandle<()>>,
 }
 
 impl Volume {
@@ -39,6 +42,7 @@ impl Volume {
         directory: &DirectoryOptions,
         opening: Opening,
         handles: OwnedFd,
+        cold: Option<ColdParts>,
     ) -> Result<Self, Failure> {
         let state = sources.state_dir(&spec);
         let state =
@@ -64,6 +68,7 @@ impl Volume {
             local_locks: !directory.refuse_locks,
             durability,
             spool: Some(spool),
+            cold,
         });
         let hint = "check the directory and its file system; terrace doctor tells about privileges";
         let fs = fs.map_err(|error| match error {
@@ -77,10 +82,15 @@ impl Volume {
             },
             error => Failure::new(error, hint),
         })?;
+        let policy = fs.tier_status().is_some().then(|| {
+            let follow = Arc::clone(&fs).follow_policy();
+            AbortOnDropHandle::new(sources.runtime().spawn(follow))
+        });
         Ok(Self {
             spec,
             fs,
             durability: directory.durability.clone(),
+            _policy: policy,
         })
     }
 
@@ -103,6 +113,7 @@ impl Volume {
             "recognised": status.recognised,
             "durability": self.durability,
             "spool": spool,
+            "cold": self.fs.tier_status(),
             "summary": format!(
                 "read-write, passthrough {}, {} open{}",
                 if status.passthrough { "on" } else { "off" },

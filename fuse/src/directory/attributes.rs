@@ -2,7 +2,8 @@
 //!
 //! All are the directory's own. Of extended attributes `user.*`, `security.*`, `system.posix_acl_*`
 //! and `trusted.*` are passed through; the kernel has judged who may. Only a list is judged here:
-//! names of `trusted.*` are for root.
+//! names of `trusted.*` are for root. Those that say where contents are ([`super::tiering`]) are not
+//! listed and not changed: a copy of them would name what is not the copy's.
 
 use std::ffi::{CStr, CString};
 
@@ -12,6 +13,7 @@ use nix::sys::stat::{FileStat, fstat};
 use nix::unistd::{Gid, Uid, fchownat, ftruncate};
 
 use super::intents::{Evidence, Intent};
+use super::tiering::is_reserved;
 use super::{DirectoryFs, sys};
 
 /// ACL of access, whose support is asked for when a volume is opened.
@@ -47,7 +49,7 @@ impl DirectoryFs {
             return Ok(self.shown(fstat(&*file)?));
         }
         match self.at(node) {
-            Ok(at) => Ok(self.shown(fstat(at.fd())?)),
+            Ok(at) => Ok(self.shown(self.tiered(at.fd(), fstat(at.fd())?))),
             // It has no name any more, and nothing below has kept it.
             Err(Errno::ESTALE) => {
                 let orphan = staged.and_then(|(_, stage)| stage.orphan());
@@ -64,6 +66,8 @@ impl DirectoryFs {
 
     /// Changes attributes; returns them all.
     ///
+    /// Errors: [`super::ELSEWHERE`] when contents have to be brought back first; nothing has changed.
+    ///
     /// The owner goes before the mode: a change of owner takes set-ID bits away, and the kernel says
     /// in the same request which bits are to be left.
     pub(crate) fn change(&self, node: u64, change: &Change) -> Result<FileStat, Errno> {
@@ -73,8 +77,10 @@ impl DirectoryFs {
                 _ if self.set_staged_length(node, size)? => {}
                 Some(file) => ftruncate(&*file, size)?,
                 None => {
-                    let file = self.reopen(node, OFlag::O_WRONLY | OFlag::O_NONBLOCK)?;
-                    ftruncate(&file, size)?;
+                    let _entered = self.enter(node)?;
+                    let access = self.access(OFlag::O_WRONLY);
+                    let file = self.reopen(node, access | OFlag::O_NONBLOCK)?;
+                    self.truncate(&file.into(), size)?;
                 }
             }
         }
@@ -92,9 +98,10 @@ impl DirectoryFs {
             .any(|time| time.tv_nsec != libc::UTIME_OMIT)
             && !self.set_staged_times(node, change.times)?
         {
+            self.before_times(at.fd());
             sys::change_times(at.fd(), change.times)?;
         }
-        Ok(self.shown(fstat(at.fd())?))
+        Ok(self.shown(self.tiered(at.fd(), fstat(at.fd())?)))
     }
 
     /// Target of a symbolic link.
@@ -121,12 +128,10 @@ impl DirectoryFs {
         let at = self.at(node)?;
         let mut names = filled(|room| sys::list_xattrs(at.fd(), room))?;
         self.own_names(node, &mut names);
-        if uid == 0 {
-            return Ok(names);
-        }
-        let shown = names
-            .split_inclusive(|byte| *byte == 0)
-            .filter(|name| !name.starts_with(b"trusted."));
+        let shown = names.split_inclusive(|byte| *byte == 0).filter(|name| {
+            let own = is_reserved(name.strip_suffix(b"\0").unwrap_or(name));
+            !own && (uid == 0 || !name.starts_with(b"trusted."))
+        });
         Ok(shown.flatten().copied().collect())
     }
 
@@ -141,7 +146,7 @@ impl DirectoryFs {
     ) -> Result<Option<Intent>, Errno> {
         self.refuse_own(name)?;
         self.note_capability(node, name, false);
-        let name = attribute(name)?;
+        let name = writable(name)?;
         let at = self.at(node)?;
         if flags & libc::XATTR_CREATE == 0 {
             sys::set_xattr(at.fd(), &name, value, flags)?;
@@ -168,7 +173,7 @@ impl DirectoryFs {
         name: &[u8],
     ) -> Result<Intent, Errno> {
         self.refuse_own(name)?;
-        let name = attribute(name)?;
+        let name = writable(name)?;
         let at = self.at(node)?;
         let was_there = self.evidence(unique) == Some(Evidence::Attribute(true));
         let there = was_there || exists(at.fd(), &name);
@@ -189,6 +194,14 @@ fn exists(fd: std::os::fd::BorrowedFd<'_>, name: &CStr) -> bool {
 
 fn attribute(name: &[u8]) -> Result<CString, Errno> {
     CString::new(name).map_err(|_| Errno::EINVAL)
+}
+
+/// As [`attribute`], of one that is to be changed: what says where contents are is nobody's to set.
+fn writable(name: &[u8]) -> Result<CString, Errno> {
+    match is_reserved(name) {
+        true => Err(Errno::EPERM),
+        false => attribute(name),
+    }
 }
 
 /// The whole of what `read` fills its room with.

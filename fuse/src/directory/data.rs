@@ -53,6 +53,8 @@ fn errno(error: std::io::Error) -> Errno {
 
 impl DirectoryFs {
     /// Opens a regular file. `flags` are those of open(2).
+    ///
+    /// Errors: [`super::ELSEWHERE`] when its contents have to be brought back first.
     pub(crate) fn open_file(&self, unique: u64, node: u64, flags: i32) -> Result<Opened, Errno> {
         if let Some(opened) = self.opens.resent(unique) {
             return Ok(opened);
@@ -61,8 +63,14 @@ impl DirectoryFs {
             return self.open_ruled(unique, node, flags);
         }
         let wanted = OFlag::from_bits_truncate(flags) & (OFlag::O_ACCMODE | KEPT);
+        let _entered = self.enter(node)?;
         // Does nothing to a regular file, and no other file of that handle can be.
-        let file = self.reopen(node, wanted | OFlag::O_NONBLOCK)?;
+        let file = self.reopen(node, self.access(wanted) | OFlag::O_NONBLOCK)?;
+        self.ready(&file, flags)?;
+        if flags & libc::O_TRUNC != 0 {
+            self.drop_set_ids(node)?;
+            nix::unistd::ftruncate(&file, 0)?;
+        }
         let opened = self.opens.open(unique, node, file.into())?;
         let writes = wanted & OFlag::O_ACCMODE != OFlag::O_RDONLY;
         Ok(Opened {
@@ -250,6 +258,7 @@ impl DirectoryFs {
             }
             other => other?,
         };
+        self.keep_here(&file);
         let file = Arc::new(File::from(file));
         self.opens.keep(of.fh, &file);
         Ok(file)

@@ -36,9 +36,10 @@ pub(crate) struct Row<'a> {
     pub(crate) entry: Option<&'a Entry>,
 }
 
+/// A directory that is read from its beginning to its end, or from a position on.
 #[derive(Debug)]
-struct Listing {
-    directory: OwnedFd,
+pub(super) struct Listing {
+    pub(super) directory: OwnedFd,
     buffer: Vec<u8>,
     /// What of the buffer is still to be told.
     rest: std::ops::Range<usize>,
@@ -64,15 +65,15 @@ impl Default for Listings {
 }
 
 /// An entry as getdents64(2) returns it.
-struct Raw {
+pub(super) struct Raw {
     below: u64,
-    next: i64,
-    kind: u8,
-    name: Vec<u8>,
+    pub(super) next: i64,
+    pub(super) kind: u8,
+    pub(super) name: Vec<u8>,
 }
 
 impl Listing {
-    fn new(directory: OwnedFd) -> Self {
+    pub(super) fn new(directory: OwnedFd) -> Self {
         Self {
             directory,
             buffer: Vec::new(),
@@ -91,7 +92,7 @@ impl Listing {
     }
 
     /// The next entry, which stays the next until [`Listing::accept`].
-    fn peek(&mut self) -> Result<Option<Raw>, Errno> {
+    pub(super) fn peek(&mut self) -> Result<Option<Raw>, Errno> {
         if self.rest.is_empty() {
             self.buffer.resize(BUFFER, 0);
             let read = sys::read_entries(self.directory.as_fd(), &mut self.buffer)?;
@@ -122,7 +123,7 @@ impl Listing {
         Ok(usize::from(u16::from_ne_bytes([length[0], length[1]])))
     }
 
-    fn accept(&mut self, next: i64) -> Result<(), Errno> {
+    pub(super) fn accept(&mut self, next: i64) -> Result<(), Errno> {
         self.rest.start += self.length()?;
         self.position = next;
         Ok(())

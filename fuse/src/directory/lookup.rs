@@ -65,7 +65,7 @@ impl DirectoryFs {
         let generation = found.id.generation();
         let node = self.number(found.stat.st_ino);
         self.nodes.answered(node, found.id)?;
-        let stat = self.shown(found.stat);
+        let stat = self.shown(self.tiered(found.fd.as_fd(), found.stat));
         Ok(Entry {
             node,
             generation,

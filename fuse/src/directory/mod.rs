@@ -12,6 +12,7 @@
 //! OPEN, RELEASE ------> opens.rs                               passthrough; handles in shared memory
 //! READ, WRITE, FSYNC -> data.rs                                without passthrough, and always fsync
 //! GETATTR, xattrs ----> attributes.rs
+//! contents elsewhere -> tiering/                               a cold store, where there is one
 //! ```
 //!
 //! A node id is opened by its file handle, never by a path, and a name is one component below an open
@@ -37,6 +38,7 @@ mod spool;
 mod staging;
 mod sys;
 mod table;
+mod tiering;
 mod volume;
 
 use std::io;
@@ -65,6 +67,11 @@ pub(crate) use lookup::Entry;
 pub(crate) use names::Place;
 pub(crate) use opens::Opened;
 pub use spool::{Flushed, SpoolError, SpoolStatus, StagedFile};
+pub(crate) use tiering::ELSEWHERE;
+pub use tiering::{
+    Action, ColdParts, Collected, Collection, Job, Kept, Moved, PolicyError, Report,
+    Row as TierRow, Step, TierError, TierPolicy, TierStatus, Told, Witness,
+};
 
 /// Number the kernel has for the root.
 const ROOT: u64 = 1;
@@ -91,6 +98,8 @@ pub struct DirectoryParts<'a> {
     pub durability: Durability,
     /// Where files are staged; without it all are written through, which is at least as durable.
     pub spool: Option<SpoolPlace>,
+    /// Where contents go that nobody uses, if anywhere.
+    pub cold: Option<ColdParts>,
 }
 
 /// Room for a spool.
@@ -123,6 +132,12 @@ pub enum DirectoryError {
     /// The spool.
     #[error(transparent)]
     Spool(#[from] SpoolError),
+    /// Records of contents in a cold store.
+    #[error(
+        "{0} lies on a file system that cannot keep records of contents in a cold store ({1}); \
+         it needs extended attributes trusted.* or user.*"
+    )]
+    NoRecords(PathBuf, Errno),
 }
 
 /// A volume's counters at one moment.
@@ -160,6 +175,7 @@ pub struct DirectoryFs {
     durability: Durability,
     spool: Option<spool::Running>,
     listings: listing::Listings,
+    tiering: Option<Arc<tiering::Tiering>>,
     ttl: Duration,
     local_locks: bool,
     wants_passthrough: bool,
@@ -207,6 +223,14 @@ impl DirectoryFs {
                     .collect(),
             })?),
         };
+        let tiering = match parts.cold {
+            None => None,
+            Some(cold) => {
+                let opened = tiering::Tiering::open(cold, mount.as_fd());
+                let refused = |errno| DirectoryError::NoRecords(parts.root.to_owned(), errno);
+                Some(opened.map_err(refused)?)
+            }
+        };
         let acl = sys::get_xattr(mount.as_fd(), attributes::ACL_ACCESS, &mut []);
         Ok(Arc::new(Self {
             has_acl: !matches!(acl, Err(Errno::EOPNOTSUPP)),
@@ -220,6 +244,7 @@ impl DirectoryFs {
             durability: parts.durability,
             spool,
             listings: listing::Listings::default(),
+            tiering,
             ttl: parts.ttl,
             local_locks: parts.local_locks,
             wants_passthrough: parts.passthrough,
@@ -256,7 +281,7 @@ impl DirectoryFs {
 
     /// Whether an open must be told that it truncates: what is truncated may be staged.
     pub(crate) fn truncates_at_open(&self) -> bool {
-        self.spool.is_some()
+        self.spool.is_some() || self.tiering.is_some()
     }
 
     /// How long the kernel may believe an answer.

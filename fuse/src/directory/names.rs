@@ -71,6 +71,7 @@ impl DirectoryFs {
                 } else {
                     found.fd.try_clone().map_err(|_| Errno::EMFILE)?
                 };
+                self.keep_here(&file);
                 self.open_made(&place, &found, file.into(), wanted & KEPT)?
             }
         };

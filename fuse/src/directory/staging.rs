@@ -50,7 +50,9 @@ impl DirectoryFs {
             return self.open_by_levels(spool, unique, node, flags);
         }
         let wanted = OFlag::from_bits_truncate(flags) & (OFlag::O_ACCMODE | KEPT);
-        let file = self.reopen(node, wanted | OFlag::O_NONBLOCK)?;
+        let _entered = self.enter(node)?;
+        let file = self.reopen(node, self.access(wanted) | OFlag::O_NONBLOCK)?;
+        self.ready(&file, flags)?;
         let asked = Asked {
             unique,
             node,
@@ -73,9 +75,11 @@ impl DirectoryFs {
         let access = wanted & OFlag::O_ACCMODE;
         let truncates = wanted.contains(OFlag::O_TRUNC);
         let id = self.nodes.id(node)?;
+        let _entered = self.enter(node)?;
         let _gate = spool.gate(node);
         let joined = spool.join(node, &id);
-        let below = self.reopen(node, access | (wanted & KEPT) | OFlag::O_NONBLOCK);
+        let how = self.access(access | (wanted & KEPT)) | OFlag::O_NONBLOCK;
+        let below = self.reopen(node, how);
         let asked = |levels| Asked {
             unique,
             node,
@@ -93,6 +97,7 @@ impl DirectoryFs {
             return self.open_staged(spool, &stage, &asked(levels));
         }
         let below = below?;
+        self.ready(&below, flags)?;
         let (asked, stat) = (asked(self.levels_of(below.as_fd())), fstat(&below)?);
         let is_empty = truncates || stat.st_size == 0;
         if is_empty && self.may_stage(spool, &asked) {
@@ -214,7 +219,7 @@ impl DirectoryFs {
     }
 
     /// As a truncation by somebody without privilege does: the contents are others now.
-    fn drop_set_ids(&self, node: u64) -> Result<(), Errno> {
+    pub(super) fn drop_set_ids(&self, node: u64) -> Result<(), Errno> {
         let at = self.at(node)?;
         let mode = fstat(at.fd())?.st_mode;
         let set = mode & (libc::S_ISUID | libc::S_ISGID);

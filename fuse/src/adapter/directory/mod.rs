@@ -6,6 +6,7 @@
 //! are as many of those as callers that wait.
 
 mod answers;
+mod elsewhere;
 mod handshake;
 mod requests;
 
@@ -26,7 +27,7 @@ use crate::session::{self, Device as Connection, SessionConfig, SessionHandle};
 const THREADS: usize = 4;
 
 /// Implements the kernel library's trait over a [`DirectoryFs`].
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct DirectoryAdapter {
     fs: Arc<DirectoryFs>,
     runtime: Runtime,

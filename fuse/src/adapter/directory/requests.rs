@@ -16,7 +16,7 @@ use fuser::{
 
 use super::answers::{add, add_plus, error, file_attr, timespec};
 use super::{DirectoryAdapter, handshake};
-use crate::directory::{Change, HandleOf, Place, Row};
+use crate::directory::{Change, ELSEWHERE, HandleOf, Place, Row};
 
 /// `F_UNLCK` as the protocol has it.
 const UNLOCK: i32 = libc::F_UNLCK;
@@ -83,6 +83,7 @@ impl Filesystem for DirectoryAdapter {
             fh: fh.map(|fh| fh.0),
         };
         match self.fs.change(node.0, &change) {
+            Err(ELSEWHERE) => self.change_when_here(request, node.0, change, reply),
             Ok(stat) => reply.attr(&self.fs.ttl(), &file_attr(&stat)),
             Err(errno) => reply.error(error(errno)),
         }
@@ -181,6 +182,9 @@ impl Filesystem for DirectoryAdapter {
     fn open(&self, request: &Request, node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let _span = self.begin(request, "open", node.0);
         let opened = self.fs.open_file(request.unique().0, node.0, flags.0);
+        if opened == Err(ELSEWHERE) {
+            return self.open_when_here(request, node.0, flags.0, reply);
+        }
         Self::reply_opened(opened, reply);
     }
 

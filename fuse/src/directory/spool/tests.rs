@@ -53,6 +53,7 @@ impl World {
                 directory: self.place.path().join("spool"),
                 limit: Some(1 << 30),
             }),
+            cold: None,
         })
         .unwrap()
     }
