@@ -314,7 +314,7 @@ async fn many_readers_share_one_retry_budget() {
 #[tokio::test]
 async fn a_slow_object_does_not_hold_up_others() {
     let config = StoreConfig {
-        stall_timeout: Span(Duration::from_secs(4)),
+        stall_timeout: Span(Duration::from_secs(60)),
         ..quick()
     };
     let (server, store, object) = world(config).await;
@@ -331,8 +331,9 @@ async fn a_slow_object_does_not_hold_up_others() {
     for _ in 0..20 {
         assert!(read(&store, &object, 0..SIZE as u64).await.unwrap() == content(1, SIZE));
     }
+    // Long before the sick ones are given up.
     assert!(
-        start.elapsed() < Duration::from_secs(2),
+        start.elapsed() < Duration::from_secs(30),
         "{:?}",
         start.elapsed()
     );

@@ -130,7 +130,7 @@ async fn a_dead_disk_is_bypassed_and_a_new_daemon_recovers() {
     let disk = Disk::ext4(128 * MIB, &[]);
     let mut disk = disk_or_skip!("a_dead_disk_is_bypassed_and_a_new_daemon_recovers", disk);
     let config = HotConfig {
-        operation_timeout: Duration::from_millis(500),
+        operation_timeout: Duration::from_secs(5),
         probe_interval: Duration::from_millis(20),
         ..config(&disk.path())
     };
@@ -143,7 +143,7 @@ async fn a_dead_disk_is_bypassed_and_a_new_daemon_recovers() {
     let begun = Instant::now();
     while tier.usage().disk != DiskState::Down {
         assert!(
-            begun.elapsed() < Duration::from_secs(20),
+            begun.elapsed() < Duration::from_secs(120),
             "{:?}",
             tier.usage()
         );
@@ -154,7 +154,7 @@ async fn a_dead_disk_is_bypassed_and_a_new_daemon_recovers() {
                 let _ = fill(&object, seed).await;
             }
             assert!(
-                asked.elapsed() < Duration::from_secs(5),
+                asked.elapsed() < Duration::from_secs(30),
                 "an operation waits for the disk"
             );
         }
@@ -189,7 +189,8 @@ async fn a_hung_disk_is_bypassed_until_it_answers_again() {
     let disk = Disk::ext4(128 * MIB, &[]);
     let disk = disk_or_skip!("a_hung_disk_is_bypassed_until_it_answers_again", disk);
     let config = HotConfig {
-        operation_timeout: Duration::from_millis(100),
+        // Longer than a busy machine takes for a block while the disk is well.
+        operation_timeout: Duration::from_secs(1),
         probe_interval: Duration::from_millis(30),
         ..config(&disk.path())
     };
@@ -202,7 +203,7 @@ async fn a_hung_disk_is_bypassed_until_it_answers_again() {
     let mut timeouts = 0;
     while tier.usage().disk != DiskState::Down {
         assert!(
-            begun.elapsed() < Duration::from_secs(20),
+            begun.elapsed() < Duration::from_secs(120),
             "{:?}",
             tier.usage()
         );
@@ -216,7 +217,7 @@ async fn a_hung_disk_is_bypassed_until_it_answers_again() {
             Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
         }
         assert!(
-            asked.elapsed() < Duration::from_secs(2),
+            asked.elapsed() < Duration::from_secs(30),
             "an operation waits for the disk"
         );
     }
@@ -235,7 +236,7 @@ async fn a_hung_disk_is_bypassed_until_it_answers_again() {
     let begun = Instant::now();
     while tier.usage().disk != DiskState::Healthy {
         assert!(
-            begun.elapsed() < Duration::from_secs(20),
+            begun.elapsed() < Duration::from_secs(120),
             "{:?}",
             tier.usage()
         );
