@@ -2,6 +2,8 @@
 //! right or become misses; every test asserts that its fault happened.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::disk::{Disk, freeze, shut_down, thaw};
@@ -11,6 +13,9 @@ use rand::{RngExt, SeedableRng};
 use terrace_cache::hot::{BLOCK, DiskState, HotConfig, HotErrorKind, HotTier};
 
 const MIB: u64 = 1 << 20;
+
+/// No three syncs take longer, however busy the machine is.
+const SYNCED: Duration = Duration::from_secs(60);
 
 /// Unwraps a disk, or says on a line of its own why the test cannot run here.
 macro_rules! disk_or_skip {
@@ -246,11 +251,13 @@ async fn a_hung_disk_is_bypassed_until_it_answers_again() {
     drop(filled(&tier, 7, 2 * MIB).await);
 }
 
-/// Fills and syncs until the power is cut; returns the objects that were said to be complete.
+/// Fills and syncs until the power is cut, and counts the syncs; returns the objects that were said to be
+/// complete.
 async fn work_until_cut(
     tier: &HotTier,
     random: &mut SmallRng,
     seeds: std::ops::Range<u64>,
+    syncs: &AtomicU64,
 ) -> Vec<u64> {
     let mut synced = Vec::new();
     let mut open = Vec::new();
@@ -268,6 +275,7 @@ async fn work_until_cut(
                 break;
             }
             synced.append(&mut open);
+            syncs.fetch_add(1, Ordering::Relaxed);
         }
     }
     synced
@@ -334,11 +342,20 @@ async fn cut_the_power(mut disk: Disk, cycles: u64) {
         }
         let handle = disk.handle();
         let pause = Duration::from_millis(random.random_range(5..250));
+        // At any moment, but of most cycles behind a sync: on a busy machine nothing is complete within a
+        // fraction of a second.
+        let (syncs, wanted) = (Arc::new(AtomicU64::new(0)), cycle % 4);
+        let seen = Arc::clone(&syncs);
         let cut = std::thread::spawn(move || {
+            let begun = Instant::now();
+            while seen.load(Ordering::Relaxed) < wanted && begun.elapsed() < SYNCED {
+                std::thread::sleep(Duration::from_millis(1));
+            }
             std::thread::sleep(pause);
             shut_down(&handle);
         });
-        let synced = work_until_cut(&tier, &mut random, 1000 * cycle..1000 * cycle + 1000).await;
+        let seeds = 1000 * cycle..1000 * cycle + 1000;
+        let synced = work_until_cut(&tier, &mut random, seeds, &syncs).await;
         durable.extend(synced);
         cut.join().unwrap();
         let stats = tier.stats();
