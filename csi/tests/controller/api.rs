@@ -11,14 +11,18 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use axum::Router;
-use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
-use futures::stream;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+
+mod changes;
+mod follow;
+
+use changes::{create, delete, patch, replace};
+use follow::follow;
 
 /// Plural, namespace, name.
 type Key = (String, String, String);
@@ -268,212 +272,5 @@ fn get(shared: &Shared, target: &Target) -> Response {
     match shared.lock().objects.get(&target.key()) {
         Some(object) => answered(object).into_response(),
         None => status(404, "NotFound", "there is none"),
-    }
-}
-
-fn create(shared: &Shared, target: &Target, mut object: Value) -> Response {
-    let mut key = target.key();
-    key.2 = object["metadata"]["name"].as_str().unwrap().to_owned();
-    let mut world = shared.lock();
-    if world.objects.contains_key(&key) {
-        return status(409, "AlreadyExists", "there is one");
-    }
-    let metadata = &mut object["metadata"];
-    if !target.namespace.is_empty() {
-        metadata["namespace"] = json!(target.namespace);
-    }
-    metadata["uid"] = json!(format!("uid-{}", world.version + 1));
-    metadata["generation"] = json!(1);
-    if metadata.get("creationTimestamp").is_none() {
-        metadata["creationTimestamp"] = json!("2026-01-01T00:00:00Z");
-    }
-    let made = world.put(key, object, "ADDED");
-    drop(world);
-    shared.changes.send_modify(|count| *count += 1);
-    (StatusCode::CREATED, answered(made)).into_response()
-}
-
-/// A condition that does not hold, or a conflict that a test asked for.
-fn conflict(shared: &Shared, old: &Value, new: &Value) -> Option<Response> {
-    let differs = |key: &str| {
-        let wanted = new.pointer(key);
-        wanted.is_some_and(|wanted| Some(wanted) != old.pointer(key))
-    };
-    let asked = new.pointer("/metadata/resourceVersion").is_some()
-        && shared
-            .faults
-            .conflicts
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| {
-                left.checked_sub(1)
-            })
-            .is_ok();
-    if asked {
-        shared.faults.conflicted.fetch_add(1, Ordering::SeqCst);
-    }
-    let holds = !differs("/metadata/resourceVersion") && !differs("/metadata/uid");
-    (asked || !holds).then(|| status(409, "Conflict", "the object has been modified"))
-}
-
-fn replace(shared: &Shared, target: &Target, mut object: Value) -> Response {
-    let mut world = shared.lock();
-    let Some(old) = world.objects.get(&target.key()).cloned() else {
-        return status(404, "NotFound", "there is none");
-    };
-    if let Some(refused) = conflict(shared, &old, &object) {
-        return refused;
-    }
-    for kept in ["uid", "creationTimestamp"] {
-        object["metadata"][kept] = old["metadata"][kept].clone();
-    }
-    let made = world.change(target.key(), object);
-    drop(world);
-    shared.changes.send_modify(|count| *count += 1);
-    answered(made).into_response()
-}
-
-/// RFC 7396.
-fn merge(into: &mut Value, patch: &Value) {
-    let Some(fields) = patch.as_object() else {
-        *into = patch.clone();
-        return;
-    };
-    if !into.is_object() {
-        *into = json!({});
-    }
-    for (key, value) in fields {
-        match value {
-            Value::Null => drop(into.as_object_mut().unwrap().remove(key)),
-            value => merge(&mut into[key], value),
-        }
-    }
-}
-
-fn patch(shared: &Shared, target: &Target, kind: &str, body: &Value) -> Response {
-    let mut world = shared.lock();
-    let key = target.key();
-    let Some(mut object) = world.objects.get(&key).cloned() else {
-        return status(404, "NotFound", "there is none");
-    };
-    if let Some(refused) = conflict(shared, &object, body) {
-        return refused;
-    }
-    match (kind, target.subresource.as_deref()) {
-        ("application/merge-patch+json", None) => {
-            let before = object["spec"].clone();
-            merge(&mut object, body);
-            if object["spec"] != before {
-                let generation = object["metadata"]["generation"].as_i64().unwrap();
-                object["metadata"]["generation"] = json!(generation + 1);
-            }
-        }
-        ("application/apply-patch+yaml", Some("status")) => {
-            let new = body["status"].as_object().unwrap();
-            let old = world.applied.insert(key.clone(), body["status"].clone());
-            let mut status = object["status"].as_object().cloned().unwrap_or_default();
-            for (field, _) in old
-                .as_ref()
-                .and_then(Value::as_object)
-                .into_iter()
-                .flatten()
-            {
-                status.remove(field);
-            }
-            status.extend(new.clone());
-            object["status"] = Value::Object(status);
-        }
-        _ => return status(405, "MethodNotAllowed", "not in this server"),
-    }
-    let made = world.change(key, object);
-    drop(world);
-    shared.changes.send_modify(|count| *count += 1);
-    answered(made).into_response()
-}
-
-fn delete(shared: &Shared, target: &Target, options: &Value) -> Response {
-    let mut world = shared.lock();
-    let key = target.key();
-    let Some(mut object) = world.objects.get(&key).cloned() else {
-        return status(404, "NotFound", "there is none");
-    };
-    let wanted = options.pointer("/preconditions/uid");
-    if wanted.is_some() && wanted != object.pointer("/metadata/uid") {
-        return status(409, "Conflict", "another uid");
-    }
-    object["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
-    let made = world.change(key, object);
-    drop(world);
-    shared.changes.send_modify(|count| *count += 1);
-    answered(made).into_response()
-}
-
-/// Where a watch is.
-struct Follow {
-    shared: Arc<Shared>,
-    changes: watch::Receiver<u64>,
-    plural: String,
-    version: u64,
-    epoch: u64,
-}
-
-fn follow(shared: Arc<Shared>, plural: String, version: String) -> Response {
-    let version: u64 = version.parse().unwrap();
-    let (floor, epoch) = {
-        let world = shared.lock();
-        (world.floor, world.epoch)
-    };
-    if version < floor {
-        let seen = shared.faults.expired.fetch_add(1, Ordering::SeqCst);
-        // Both forms are seen in the field.
-        if seen.is_multiple_of(2) {
-            return status(410, "Expired", "too old resource version");
-        }
-        let error = json!({"type": "ERROR", "object": {"kind": "Status", "code": 410}});
-        return Body::from(format!("{error}\n")).into_response();
-    }
-    let follow = Follow {
-        changes: shared.changes.subscribe(),
-        shared,
-        plural,
-        version,
-        epoch,
-    };
-    let events = stream::unfold(follow, |mut follow| async move {
-        loop {
-            follow.changes.mark_unchanged();
-            let lines = follow.ready()?;
-            if !lines.is_empty() {
-                return Some((Ok::<_, std::io::Error>(Bytes::from(lines)), follow));
-            }
-            follow.changes.changed().await.ok()?;
-        }
-    });
-    Body::from_stream(events).into_response()
-}
-
-impl Follow {
-    /// The events that are ready, as lines; none: the watch ends.
-    fn ready(&mut self) -> Option<String> {
-        let faults = &self.shared.faults;
-        let world = self.shared.lock();
-        if world.epoch != self.epoch || self.version < world.floor {
-            return None;
-        }
-        let new = world.events.iter().filter(|event| event.0 > self.version);
-        let mut events: Vec<_> = new.filter(|event| event.1 == self.plural).collect();
-        self.version = world.version;
-        if faults.reorder.load(Ordering::SeqCst) && events.len() > 1 {
-            events.swap(0, 1);
-            faults.reordered.fetch_add(1, Ordering::SeqCst);
-        }
-        let mut lines = String::new();
-        for (_, _, kind, object) in events {
-            let line = format!("{}\n", json!({"type": kind, "object": object}));
-            lines.push_str(&line);
-            if faults.duplicate.load(Ordering::SeqCst) {
-                lines.push_str(&line);
-                faults.duplicated.fetch_add(1, Ordering::SeqCst);
-            }
-        }
-        Some(lines)
     }
 }
