@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! one of     dataset: ads.clicks@v12     a dataset, read-only
-//!            directory: home/alice       a read-write directory on the warm tier
+//!            directory: home/alice       a read-write directory of a shared file system
 //!            model: team/churn@v3        a saved model
 //!            scratch: "true"             an empty directory of the node, deleted with the volume
 //! and of     durability: local|shared|cold     directory, model
@@ -16,17 +16,17 @@
 //! (`csi.storage.k8s.io/...`, `storage.kubernetes.io/...`) are left to who asked for them.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use terrace_catalog::{Selector, TagName, VersionRef};
 
+pub use directory::DirectoryPath;
+
+mod directory;
+
 /// Keys with these prefixes are written by Kubernetes and its sidecars, not by the user.
 const KUBERNETES_PREFIXES: [&str; 2] = ["csi.storage.k8s.io/", "storage.kubernetes.io/"];
-
-/// Longest directory path, in bytes.
-const DIRECTORY_MAX: usize = 512;
 
 /// Why attributes are refused. The message names the key and what may be written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -97,6 +97,17 @@ impl PublishMode {
     }
 }
 
+impl Durability {
+    /// The attribute's value.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Shared => "shared",
+            Self::Cold => "cold",
+        }
+    }
+}
+
 impl WarmUp {
     /// The attribute's value.
     pub fn as_str(self) -> &'static str {
@@ -108,14 +119,10 @@ impl WarmUp {
     }
 }
 
-/// A relative path of a directory volume: clean segments, none hidden, none `.` or `..`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DirectoryPath(Arc<str>);
-
 /// A saved model: `team/name` and which version of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelName {
-    name: DirectoryPath,
+    name: Arc<str>,
     version: VersionRef,
 }
 
@@ -124,7 +131,7 @@ pub struct ModelName {
 pub enum VolumeSource {
     /// A dataset at a version.
     Dataset(Selector),
-    /// A directory of the warm tier.
+    /// A directory of a shared file system, to be written.
     Directory(DirectoryPath),
     /// A saved model.
     Model(ModelName),
@@ -238,40 +245,12 @@ impl VolumeSource {
 impl ModelName {
     /// `team/name`.
     pub fn name(&self) -> &str {
-        self.name.as_str()
+        &self.name
     }
 
     /// Which version of it.
     pub fn version(&self) -> &VersionRef {
         &self.version
-    }
-}
-
-impl DirectoryPath {
-    /// The path, without slashes at its ends.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for DirectoryPath {
-    type Err = AttributeError;
-
-    fn from_str(text: &str) -> Result<Self, AttributeError> {
-        let segment = |segment: &str| {
-            let inner = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
-            !segment.is_empty()
-                && segment.len() <= 128
-                && !segment.starts_with('.')
-                && segment.bytes().all(inner)
-        };
-        if text.len() <= DIRECTORY_MAX && text.split('/').all(segment) {
-            return Ok(Self(Arc::from(text)));
-        }
-        Err(value_error(
-            "directory",
-            "a relative path of letters, digits, '_', '.' and '-', without hidden or empty parts",
-        ))
     }
 }
 
@@ -289,14 +268,10 @@ impl FromStr for ModelName {
         if parts.len() != 2 || parts.iter().any(|part| part.parse::<TagName>().is_err()) {
             return Err(refused());
         }
-        let name = name.parse().map_err(|_| refused())?;
-        Ok(Self { name, version })
-    }
-}
-
-impl fmt::Display for DirectoryPath {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        Ok(Self {
+            name: Arc::from(name),
+            version,
+        })
     }
 }
 

@@ -45,3 +45,4 @@ pub use image::ImageFormat;
 pub use request::NewVolume;
 pub use store::{Scratch, ScratchConfig};
 pub use sweep::Swept;
+pub(crate) use tree::{open_below, remove_below};

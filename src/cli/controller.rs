@@ -11,7 +11,8 @@ use clap::Args;
 use terrace_cache::units::Span;
 use terrace_catalog::tls::ServerTls;
 use terrace_csi::kube::{
-    KubeClient, LeaseSettings, ScratchPolicy, Settings, Webhooks, crd_yaml, run as run_controller,
+    DATA_DRIVER, KubeClient, LOCAL_DRIVER, LeaseSettings, ScratchPolicy, Settings, Webhooks,
+    crd_yaml, run as run_controller,
 };
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;

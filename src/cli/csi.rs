@@ -1,5 +1,6 @@
 //! `terrace csi`: one of the two drivers of Kubernetes volumes, on a unix socket.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
@@ -18,7 +19,7 @@ use crate::csi::{self, Driver};
 /// Which driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum DriverArg {
-    /// Datasets and models: data.terrace.io
+    /// Datasets, models and directories: data.terrace.io
     Data,
     /// Scratch directories of the node: local.terrace.io
     Local,

@@ -16,8 +16,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use terrace_csi::Secrets;
-use terrace_csi::data::{Daemon, Failure, MountRequest, Presence};
+use terrace_csi::data::{Daemon, Failure, MountRequest, Mounted, Presence, Version};
+use terrace_csi::{Durability, Secrets};
 use terrace_fuse::keeper::{
     ClientError, KeeperClient, KernelOptions, MountSpec, RunDir, Secrets as Credentials,
 };
@@ -34,7 +34,7 @@ use crate::control::proto::{
     MaterializeRequest, MountPath, PresenceRequest, StatusRequest, Target, Tier, WarmRequest,
 };
 use crate::control::{client, instance};
-use crate::node::options::{CATALOG_TOKEN, MountOptions, PinnedVersion};
+use crate::node::options::{CATALOG_TOKEN, DirectoryOptions, MountOptions, PinnedVersion};
 
 /// How long a question to keeper or worker may take; a worker that is just replaced takes a part of it.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
@@ -83,8 +83,32 @@ impl Local {
     }
 
     fn spec(&self, request: &MountRequest) -> Result<MountSpec> {
+        let (options, credentials) = match &request.of {
+            Mounted::Version(version) => self.version(version, request)?,
+            Mounted::Directory { root, .. } => (directory(root)?, Credentials::default()),
+        };
+        let usual = KernelOptions::default();
+        Ok(MountSpec {
+            id: mount::new_id()?,
+            mountpoint: request.at.clone(),
+            source: request.source.clone(),
+            kernel: KernelOptions {
+                writable: matches!(request.of, Mounted::Directory { .. }),
+                read_ahead_kb: request.read_ahead_kb.unwrap_or(usual.read_ahead_kb),
+                ..usual
+            },
+            options: serde_json::to_value(options).context("encode the options")?,
+            credentials,
+        })
+    }
+
+    /// How a version is mounted, and with whose rights it is read.
+    fn version(
+        &self,
+        version: &Version,
+        request: &MountRequest,
+    ) -> Result<(MountOptions, Credentials)> {
         let place = self.catalog.place(&self.run_base)?;
-        let version = &request.version;
         let absolute = |path: Option<PathBuf>| path.map(std::path::absolute).transpose();
         let own = request.secrets.token.is_none();
         let defaults = MountOptions::default();
@@ -102,18 +126,7 @@ impl Local {
             }),
             ..defaults
         };
-        let usual = KernelOptions::default();
-        Ok(MountSpec {
-            id: mount::new_id()?,
-            mountpoint: request.at.clone(),
-            source: version.selector(),
-            kernel: KernelOptions {
-                read_ahead_kb: request.read_ahead_kb.unwrap_or(usual.read_ahead_kb),
-                ..usual
-            },
-            options: serde_json::to_value(options).context("encode the options")?,
-            credentials: credentials(&request.secrets, place.token),
-        })
+        Ok((options, credentials(&request.secrets, place.token)))
     }
 
     fn mount_now(&self, request: &MountRequest) -> Result<()> {
@@ -148,6 +161,33 @@ impl Local {
             }
         }
         Err(Failure::Unavailable("the node's worker ended".to_owned()))
+    }
+}
+
+/// How a directory is mounted: with what a mount has that asks for nothing.
+fn directory(root: &Path) -> Result<MountOptions> {
+    let asked = serde_json::json!({"root": root, "refuse_locks": false});
+    let directory: DirectoryOptions =
+        serde_json::from_value(asked).context("encode the directory")?;
+    Ok(MountOptions {
+        directory: Some(directory),
+        ..MountOptions::default()
+    })
+}
+
+/// Refuses what a mount of a directory does not promise: a write is on the shared file system when it is
+/// acknowledged, which is more than `local` and less than `cold`.
+fn promised(of: &Mounted) -> Result<(), Failure> {
+    match of {
+        Mounted::Version(_) => Ok(()),
+        Mounted::Directory { durability, .. } => match durability {
+            Durability::Local | Durability::Shared => Ok(()),
+            Durability::Cold => Err(Failure::Refused(
+                "durability cold: writes to a directory are acknowledged by the shared file system; \
+                 use durability shared"
+                    .to_owned(),
+            )),
+        },
     }
 }
 
@@ -208,9 +248,10 @@ async fn within<T>(
 #[tonic::async_trait]
 impl Daemon for Local {
     async fn mount(&self, request: MountRequest) -> Result<(), Failure> {
+        promised(&request.of)?;
         let this = self.clone();
         beside(move || {
-            let what = || format!("mount {}", request.version.selector());
+            let what = || format!("mount {}", request.source);
             this.mount_now(&request).with_context(what)
         })
         .await

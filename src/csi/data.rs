@@ -67,11 +67,13 @@ pub(crate) struct Start<'a> {
 pub(crate) fn assemble(args: &DataArgs, start: &Start<'_>) -> Result<Driver> {
     let run_base = start.global.run_base();
     let locks = Locks::default();
+    let bases = Bases::new(&args.directories).context("use --directories")?;
     let catalog: Arc<dyn Catalog> = Arc::new(Versions::new(args.catalog.clone(), run_base.clone()));
     let mut services = Routes::default();
     if start.role.controls() {
         let records = Records::open(&directory(start.state, "volumes")?)?;
-        let controller = Controller::new(Arc::clone(&catalog), records, locks.clone());
+        let controller =
+            Controller::new(Arc::clone(&catalog), records, locks.clone(), bases.clone());
         services = services.add_service(ControllerServer::new(controller));
     }
     if start.role.mounts() {
@@ -82,6 +84,8 @@ pub(crate) fn assemble(args: &DataArgs, start: &Start<'_>) -> Result<Driver> {
             kubelet: Kubelet::open(start.kubelet)?,
             records: Records::open(&directory(start.state, "staged")?)?,
             locks: locks.clone(),
+            asked: Locks::default(),
+            bases,
             node: start.node.to_owned(),
             inline: match args.inline {
                 InlineArg::Never => Inline::Never,

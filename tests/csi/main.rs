@@ -2,7 +2,7 @@
 //!
 //! `sanity` is the judgement of the programs that others wrote, `wire` the comparison of our copy of the
 //! interface with theirs, `life` what a kubelet does, `faults` what must not matter, `security` what must
-//! not be possible.
+//! not be possible, `directories` all of it for volumes that are written.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -20,6 +20,7 @@ mod served;
 )]
 mod support;
 
+mod directories;
 mod faults;
 mod life;
 mod sanity;

@@ -23,18 +23,25 @@ const SKIPPED: [&str; 13] = [
     "Node Service NodeExpandVolume",
 ];
 
+/// What volumes are made of: parameters, and what may be modified, as YAML.
+const DATASET: [&str; 2] = ["dataset: ads.clicks\n", "warm: metadata\n"];
+
+/// Likewise, of directories; nothing of them may be modified.
+const DIRECTORY: [&str; 2] = ["directory: checkpoints\n", "{}\n"];
+
 /// Runs it against these roles and judges its report.
-fn judge(test: &str, world: &World, controller: &str, node: &str) {
+fn judge(test: &str, world: &World, [controller, node]: [&str; 2], of: [&str; 2]) {
     let Some(programs) = programs() else {
         skip(test, "TERRACE_TEST_CSI is not set");
         return;
     };
+    let sockets = [controller, node].map(|role| world.socket(role));
     let judged = Judged {
-        sockets: [&world.socket(controller), &world.socket(node)],
+        sockets: sockets.each_ref().map(|socket| socket.as_path()),
         kubelet: &world.kubelet(),
         files: &world.node.scratch("sanity"),
-        parameters: "dataset: ads.clicks\n",
-        mutable: "warm: metadata\n",
+        parameters: of[0],
+        mutable: of[1],
         skipped: &SKIPPED,
     };
     judged.run(&programs);
@@ -46,7 +53,7 @@ fn judge(test: &str, world: &World, controller: &str, node: &str) {
 fn sanity_on_one_socket() {
     need_mount!("sanity_on_one_socket");
     let world = World::new();
-    judge("sanity_on_one_socket", &world, "all", "all");
+    judge("sanity_on_one_socket", &world, ["all", "all"], DATASET);
 }
 
 // In a cluster controller and node are two processes; each answers for itself.
@@ -54,5 +61,22 @@ fn sanity_on_one_socket() {
 fn sanity_on_two_sockets() {
     need_mount!("sanity_on_two_sockets");
     let world = World::with(&["controller", "node"], &[]);
-    judge("sanity_on_two_sockets", &world, "controller", "node");
+    let roles = ["controller", "node"];
+    judge("sanity_on_two_sockets", &world, roles, DATASET);
+}
+
+// A volume that is written is judged as one that is not, and leaves nothing on the shared file system.
+#[test]
+fn sanity_of_directories() {
+    need_mount!("sanity_of_directories");
+    let world = World::with(&["controller", "node"], &[]);
+    let class = world.shared().join("checkpoints");
+    std::fs::create_dir(&class).unwrap();
+    judge(
+        "sanity_of_directories",
+        &world,
+        ["controller", "node"],
+        DIRECTORY,
+    );
+    crate::directories::assert_empty(&class);
 }

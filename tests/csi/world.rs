@@ -95,8 +95,10 @@ impl World {
             self.kubelet(),
             self.node.hot(),
             self.served.token_file(),
+            self.shared(),
         ];
-        let [state, kubelet, hot, token] = paths.each_ref().map(|path| path.to_str().unwrap());
+        let [state, kubelet, hot, token, shared] =
+            paths.each_ref().map(|path| path.to_str().unwrap());
         let mut words = vec![
             "csi",
             "--endpoint",
@@ -110,6 +112,7 @@ impl World {
         ];
         words.extend(["--state", state, "--kubelet-dir", kubelet, "--hot", hot]);
         words.extend(["--catalog", self.served.url(), "--token-file", token]);
+        words.extend(["--directories", shared]);
         words.extend(self.extra.iter().map(String::as_str));
         // Everything that a log can say, for the test of what it must not say.
         let run_dir = self.node.scratch("run");
@@ -151,6 +154,11 @@ impl World {
 
     pub(crate) fn kubelet(&self) -> PathBuf {
         self.node.scratch("kubelet")
+    }
+
+    /// What stands for a shared file system: the one directory that the driver may serve.
+    pub(crate) fn shared(&self) -> PathBuf {
+        self.node.scratch("shared")
     }
 
     /// Where a kubelet stages a volume.

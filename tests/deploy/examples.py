@@ -5,8 +5,8 @@ import re
 import schemas
 from common import DEPLOY, ROOT, Problems, identity, objects, pod_of, render
 
-# Classes of the cluster's own that examples name.
-THEIRS = {("StorageClass", "shared")}
+# No class: the claim names its volume.
+NONE = {("StorageClass", "")}
 # What examples must show, by file.
 WANTED = {"dataset-pvc", "annotation", "inline", "scratch", "notebook", "checkpoints", "model", "attributes-class"}
 MOUNT = re.compile(r"^[a-z0-9_.@-]+:/[A-Za-z0-9._/-]+$")
@@ -22,6 +22,8 @@ def attributes(one: dict):
     """Every map of attributes in an object."""
     if one["kind"] in ("StorageClass", "VolumeAttributesClass"):
         yield one.get("parameters", {})
+    if one["kind"] == "PersistentVolume":
+        yield one["spec"]["csi"]["volumeAttributes"]
     for volume in (pod_of(one) or {}).get("volumes", []):
         if "csi" in volume:
             yield volume["csi"].get("volumeAttributes", {})
@@ -56,7 +58,7 @@ for name, those in found.items():
         for parameters in attributes(one):
             problems.check(set(parameters) <= known, f"{where}: unknown attributes {set(parameters) - known}")
         for wanted in classes(one):
-            problems.check(wanted in made | THEIRS, f"{where}: there is no {' '.join(wanted)}")
+            problems.check(wanted in made | NONE, f"{where}: there is no {' '.join(wanted)}")
         pod = pod_of(one)
         if pod is None:
             continue

@@ -18,14 +18,16 @@ def container(problems: Problems, owner: str, pod: dict, one: dict) -> None:
     where = f"{owner}/{one['name']}"
     settings = one.get("securityContext", {})
     allowed = (owner, one["name"]) in PRIVILEGED
+    makes = owner == MAKES[0] and any("hostPath" in volume for volume in pod["volumes"])
     problems.check(bool(settings.get("privileged")) == allowed, f"{where}: privileged is {settings.get('privileged')}")
     problems.check(settings.get("readOnlyRootFilesystem") is True, f"{where}: its root file system can be written")
     if not allowed:
         problems.check(settings.get("allowPrivilegeEscalation") is False, f"{where}: may gain privileges")
-        problems.check(settings.get("capabilities") == {"drop": ["ALL"]}, f"{where}: keeps capabilities")
+        wanted = FILES if makes and (owner, one["name"]) == MAKES else {"drop": ["ALL"]}
+        problems.check(settings.get("capabilities") == wanted, f"{where}: keeps capabilities")
         problems.check(settings.get("seccompProfile") == {"type": "RuntimeDefault"}, f"{where}: no seccomp profile")
     root_is_needed = owner in ("terrace-keeper", "terrace-csi-data", "terrace-csi-local")
-    problems.check(root_is_needed or settings.get("runAsNonRoot") is True, f"{where}: may be root")
+    problems.check(root_is_needed or makes or settings.get("runAsNonRoot") is True, f"{where}: may be root")
     problems.check("requests" in one.get("resources", {}), f"{where}: asks for no resources")
     limited = "memory" in one.get("resources", {}).get("limits", {})
     # At a limit the kernel ends every process of the container, and with the keeper the mounts.

@@ -32,6 +32,12 @@ fn reads_every_kind() {
     assert_eq!(dataset.mode, PublishMode::Auto);
     let directory = parse(&[("directory", "home/alice"), ("durability", "cold")]).unwrap();
     assert_eq!(directory.durability, Durability::Cold);
+    let VolumeSource::Directory(path) = directory.source else {
+        panic!("not a directory")
+    };
+    assert_eq!((path.as_str(), path.absolute()), ("home/alice", None));
+    let whole: DirectoryPath = "file:///mnt/pfs/home".parse().unwrap();
+    assert_eq!(whole.absolute(), Some("/mnt/pfs/home"));
     let model = parse(&[("model", "team/churn@v3")]).unwrap();
     let VolumeSource::Model(name) = model.source else {
         panic!("not a model")
@@ -77,8 +83,7 @@ fn refuses_what_it_does_not_know() {
     assert!(parse(&[("dataset", "a.b"), ("csi.storage.k8s.io/ephemeral", "true")]).is_ok());
 }
 
-// A directory attribute becomes a path below the warm tier's root: one tenant's must never reach
-// another's.
+// A directory attribute becomes a path of the shared file system: one tenant's must never reach another's.
 #[test]
 fn directories_stay_below_their_root() {
     for bad in [
@@ -96,6 +101,13 @@ fn directories_stay_below_their_root() {
         "a b",
         "a\\..\\b",
         "%2e%2e/x",
+        "file://",
+        "file:///",
+        "file://host/a",
+        "file:///mnt/../etc",
+        "file:///mnt//a",
+        "file:///mnt/./a",
+        "s3://bucket/a",
     ] {
         assert!(
             parse(&[("directory", bad)]).is_err(),
@@ -121,7 +133,8 @@ proptest! {
     fn any_text_is_answered(key in any::<String>(), value in any::<String>()) {
         let _ = parse(&[(&key, &value)]);
         if let Ok(path) = value.parse::<DirectoryPath>() {
-            prop_assert!(path.as_str().split('/').all(|part| !part.is_empty() && !part.starts_with('.')));
+            let below = path.absolute().map_or(path.as_str(), |path| &path[1..]);
+            prop_assert!(below.split('/').all(|part| !matches!(part, "" | "." | "..")));
         }
     }
 }

@@ -9,11 +9,14 @@
 //! mode        fuse|native|auto    how pods see it
 //! warm        none|metadata|full
 //! pin         true|false
+//!
+//! directory   file:///mnt/pfs/... the directory of a volume that is written
+//! durability  local|shared|cold
 //! ```
 //!
 //! A volume that a person wrote (a static PersistentVolume, an inline volume) has the attributes of a
-//! StorageClass instead, and is resolved on the node. Keys that Kubernetes adds are left alone; any
-//! other one is refused.
+//! StorageClass instead, and is resolved on the node; a directory is the same in both. Keys that Kubernetes
+//! adds are left alone; any other one is refused.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -21,7 +24,8 @@ use serde::{Deserialize, Serialize};
 use terrace_catalog::{DatasetName, Selector, VersionRef};
 use tonic::Status;
 
-use super::Kind;
+use super::directory::DirectoryVolume;
+use super::{Kind, Shown};
 use crate::attributes::is_of_kubernetes;
 use crate::{PublishMode, VolumeRequest, VolumeSource, WarmUp};
 
@@ -60,7 +64,7 @@ pub struct Plan {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Context {
     /// Everything.
-    Resolved(Plan),
+    Resolved(Shown),
     /// What a person wrote; somebody has to ask the catalog.
     Named(VolumeRequest),
 }
@@ -109,16 +113,25 @@ impl Context {
             .filter(|(key, _)| !is_of_kubernetes(key))
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect();
-        if !own.contains_key("version") {
-            return Ok(Self::Named(VolumeRequest::parse(&own)?));
+        if own.contains_key("version") {
+            return Ok(Self::Resolved(Shown::Version(resolved(own)?)));
         }
-        resolved(own).map(Self::Resolved)
+        let request = VolumeRequest::parse(&own)?;
+        match &request.source {
+            VolumeSource::Directory(path) => {
+                let directory = DirectoryVolume::of(&request, path.clone());
+                Ok(Self::Resolved(Shown::Directory(directory)))
+            }
+            VolumeSource::Dataset(_) | VolumeSource::Model(_) | VolumeSource::Scratch => {
+                Ok(Self::Named(request))
+            }
+        }
     }
 }
 
 /// The dataset that a request names, and what kind it must be.
 ///
-/// Errors: INVALID_ARGUMENT for scratch, FAILED_PRECONDITION for what this driver does not serve.
+/// Errors: INVALID_ARGUMENT for what has no versions.
 pub fn selector(request: &VolumeRequest) -> Result<(Selector, Kind), Status> {
     match &request.source {
         VolumeSource::Dataset(selector) => Ok((selector.clone(), Kind::Dataset)),
@@ -127,9 +140,8 @@ pub fn selector(request: &VolumeRequest) -> Result<(Selector, Kind), Status> {
             let name = name.map_err(|why| Status::invalid_argument(format!("model: {why}")))?;
             Ok((Selector::new(name, model.version().clone()), Kind::Model))
         }
-        VolumeSource::Directory(path) => Err(Status::failed_precondition(format!(
-            "directory {path}: this driver serves no directories that can be written; use a volume \
-             of the shared file system itself, or a dataset"
+        VolumeSource::Directory(path) => Err(Status::invalid_argument(format!(
+            "directory {path}: a directory has no versions; name a dataset or a model"
         ))),
         VolumeSource::Scratch => Err(Status::invalid_argument(
             "scratch volumes belong to the driver local.terrace.io; name it as the provisioner",
@@ -183,6 +195,7 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
     use super::*;
+    use crate::Durability;
 
     fn plan() -> Plan {
         Plan {
@@ -213,7 +226,15 @@ mod tests {
         ] {
             context.insert(key.into(), value.into());
         }
-        assert_eq!(Context::parse(&context).unwrap(), Context::Resolved(plan()));
+        let shown = Shown::Version(plan());
+        assert_eq!(Context::parse(&context).unwrap(), Context::Resolved(shown));
+        let directory = DirectoryVolume {
+            path: "file:///mnt/pfs/a".parse().unwrap(),
+            durability: Durability::Cold,
+        };
+        let context = directory.context().into_iter().collect();
+        let shown = Shown::Directory(directory);
+        assert_eq!(Context::parse(&context).unwrap(), Context::Resolved(shown));
     }
 
     // A context may have been written by anybody who may write a PersistentVolume.

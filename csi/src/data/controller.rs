@@ -2,20 +2,24 @@
 //!
 //! A volume is a record: its name, what was asked for, and which version that came to. It is durable
 //! before the first answer, so a call that comes again gets the same version, however far the dataset
-//! has moved on. Deleting a volume deletes its record and never data.
+//! has moved on. Deleting a volume of a version deletes its record and never data; that of a directory
+//! removes what it made, see `directories.rs`.
 //!
 //! Sizes are promises about nothing: a version has the size that it has, and a volume of it is answered
 //! with the capacity that was asked for, because a claim is only bound to a volume that has it.
 
 mod create;
+mod directories;
 mod list;
 mod modify;
 
 use std::sync::Arc;
 
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
-use super::Catalog;
+use directories::Sweeper;
+
+use super::{Bases, Catalog};
 use crate::capability::Usage;
 use crate::locks::Locks;
 use crate::wire::controller_server::Controller as Service;
@@ -30,7 +34,7 @@ use crate::wire::{
     ListVolumesResponse, ValidateVolumeCapabilitiesRequest, ValidateVolumeCapabilitiesResponse,
     Volume, controller_get_volume_response,
 };
-use crate::{Records, VolumeId, VolumeRecord};
+use crate::{RecordState, Records, VolumeId, VolumeRecord};
 
 /// Calls that are served.
 const OFFERED: [Offered; 5] = [
@@ -41,12 +45,14 @@ const OFFERED: [Offered; 5] = [
     Offered::SingleNodeMultiWriter,
 ];
 
-/// The service. Cheap to clone.
+/// The service. Cheap to clone; removes the files of deleted directories while one of its clones lives.
 #[derive(Clone)]
 pub struct Controller {
     catalog: Arc<dyn Catalog>,
     records: Arc<Records<VolumeRecord>>,
     locks: Locks,
+    bases: Bases,
+    sweeper: Arc<Sweeper>,
 }
 
 impl std::fmt::Debug for Controller {
@@ -57,13 +63,28 @@ impl std::fmt::Debug for Controller {
 }
 
 impl Controller {
-    /// Answers from `records`, which no other controller changes at the same time.
-    pub fn new(catalog: Arc<dyn Catalog>, records: Records<VolumeRecord>, locks: Locks) -> Self {
+    /// Answers from `records`, which no other controller changes at the same time; makes directories of
+    /// volumes below `bases`. In a tokio runtime.
+    pub fn new(
+        catalog: Arc<dyn Catalog>,
+        records: Records<VolumeRecord>,
+        locks: Locks,
+        bases: Bases,
+    ) -> Self {
+        let records = Arc::new(records);
         Self {
             catalog,
-            records: Arc::new(records),
+            sweeper: Arc::new(Sweeper::new(&records, &locks, &bases)),
+            records,
             locks,
+            bases,
         }
+    }
+
+    /// Whether the removal of a volume has begun.
+    fn is_deleted(&self, id: &VolumeId) -> Result<bool, Status> {
+        let found = self.records.get(id)?;
+        Ok(found.is_none_or(|record| record.state == RecordState::Deleting))
     }
 
     /// The record of a volume; NOT_FOUND when there is none, also for what is no id at all.
@@ -73,7 +94,8 @@ impl Controller {
             .map(|id| self.records.get(&id))
             .transpose()?
             .flatten();
-        found.ok_or_else(|| unknown(id))
+        let answered = found.filter(|record| record.state == RecordState::Ready);
+        answered.ok_or_else(|| unknown(id))
     }
 }
 
@@ -122,9 +144,14 @@ impl Service for Controller {
         named(&request.volume_id)?;
         // What is no id was never a volume.
         if let Ok(id) = request.volume_id.parse::<VolumeId>() {
-            let (records, volume) = (Arc::clone(&self.records), id.clone());
-            let work = async move { Ok(records.remove(&volume)?) };
-            let existed = self.locks.run(id.as_str(), work).await?;
+            let (controller, volume) = (self.clone(), id.clone());
+            let work = async move { directories::delete(&controller, volume).await };
+            let deleted = self.locks.run(id.as_str(), work).await;
+            let existed = match deleted {
+                // The sweep is at it: it is gone for everybody.
+                Err(busy) if busy.code() == Code::Aborted && self.is_deleted(&id)? => true,
+                deleted => deleted?,
+            };
             tracing::info!(volume = %id, existed, "volume deleted");
         }
         Ok(Response::new(DeleteVolumeResponse {}))

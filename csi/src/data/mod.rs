@@ -1,25 +1,30 @@
-//! The driver `data.terrace.io`: versions of datasets and models as read-only volumes.
+//! The driver `data.terrace.io`: versions of datasets and models as read-only volumes, and directories of a
+//! shared file system for reading and writing.
 //!
 //! ```text
 //! CreateVolume    selector -> version, once; kept in a record and in the volume's context
-//! NodeStage       the version's one mount on the node, made by the node's daemon
-//! NodePublish     a bind of that mount, or of its native tree, for each pod
+//!                 directory of a class -> a directory of its own in it, likewise
+//! NodeStage       the volume's one mount on the node, made by the node's daemon
+//! NodePublish     a bind of that mount, or of the version's native tree, for each pod
 //! ```
 //!
 //! What the driver cannot do itself stands behind two traits: [`Catalog`] knows versions, [`Daemon`]
 //! has the mounts. Both are implemented by the binary; neither hands out bytes.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use tonic::Status;
 
 pub mod context;
 pub mod controller;
+pub mod directory;
 pub mod node;
 
 pub use context::{Context, Plan, Version};
+pub use directory::{Bases, DirectoryVolume};
 
-use crate::Secrets;
+use crate::{Durability, Secrets};
 use terrace_catalog::Selector;
 
 /// Name of the driver.
@@ -81,19 +86,54 @@ pub trait Catalog: Send + Sync + 'static {
     async fn warm(&self, plan: &Plan, secrets: &Secrets) -> Result<(), Failure>;
 }
 
+/// What a volume shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Shown {
+    /// A version, which nobody can write.
+    Version(Plan),
+    /// A directory.
+    Directory(DirectoryVolume),
+}
+
+/// What a mount is of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mounted {
+    /// A version.
+    Version(Version),
+    /// A directory.
+    Directory {
+        /// Its path, without links.
+        root: PathBuf,
+        /// What has happened to written data before the write is acknowledged.
+        durability: Durability,
+    },
+}
+
 /// One mount to make.
 #[derive(Clone, Debug)]
 pub struct MountRequest {
-    /// Which version.
-    pub version: Version,
+    /// Of what.
+    pub of: Mounted,
+    /// By what name its mount is known in mountinfo(5).
+    pub source: String,
     /// An existing directory, without links in its path.
     pub at: PathBuf,
-    /// Group that its files show.
+    /// Group that the files of a version show.
     pub group: Option<u32>,
     /// Readahead in KiB, when it is not to be the usual one.
     pub read_ahead_kb: Option<u32>,
     /// Who asks.
     pub secrets: Secrets,
+}
+
+impl Shown {
+    /// The context that says it.
+    pub fn context(&self) -> BTreeMap<String, String> {
+        match self {
+            Self::Version(plan) => plan.context(),
+            Self::Directory(directory) => directory.context(),
+        }
+    }
 }
 
 /// How much of a mounted version is on the node.

@@ -1,8 +1,9 @@
 //! The Node service of `data.terrace.io`.
 //!
 //! ```text
-//! <kubelet>/plugins/kubernetes.io/csi/.../globalmount   staged: the daemon's mount of the version
-//! <kubelet>/pods/<uid>/volumes/.../mount                published: a read-only bind of it, or of its tree
+//! <kubelet>/plugins/kubernetes.io/csi/.../globalmount   staged: the daemon's mount of the volume
+//! <kubelet>/pods/<uid>/volumes/.../mount                published: a bind of it, or of a version's tree;
+//!                                                       read-only, unless it is a directory to be written
 //! <kubelet>/plugins/data.terrace.io/inline/<hash>       where inline volumes are staged
 //! ```
 //!
@@ -11,7 +12,8 @@
 //! promised; what is mounted is read from mountinfo(5) each time. The driver holds no mount: its end
 //! and its start touch none.
 //!
-//! No path behind a mount is ever asked: the file system may not answer. Sizes are those of the version.
+//! No path behind a mount is asked: the file system may not answer. Sizes are those of the version. Only the
+//! statistics of a directory come from its mount: on a thread of their own, and one question at a time.
 //!
 //! Lock order: the volume's name ([`Locks`]), for a whole operation; nothing below it.
 
@@ -28,7 +30,7 @@ use tonic::{Request, Response, Status};
 
 pub use staged::Staged;
 
-use super::{Catalog, Daemon, NAME};
+use super::{Bases, Catalog, Daemon, NAME};
 use crate::locks::Locks;
 use crate::wire::node_server::Node as Service;
 use crate::wire::node_service_capability::rpc::Type as Offered;
@@ -78,6 +80,10 @@ pub struct Parts {
     pub records: Records<Staged>,
     /// Operations under way.
     pub locks: Locks,
+    /// Questions to mounts under way, which are no operations.
+    pub asked: Locks,
+    /// Directories below which volumes may lie.
+    pub bases: Bases,
     /// Name of the node.
     pub node: String,
     /// Who may have inline volumes.

@@ -42,27 +42,30 @@ pub(super) fn set_mode(at: &Path, mode: u32) -> Result<(), ScratchError> {
 pub(super) fn remove_tree(at: &Path) -> Result<(), ScratchError> {
     let parent = at.parent().unwrap_or(Path::new("/"));
     let name = at.file_name().unwrap_or_default();
-    let removed = (|| {
-        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let parent = open(parent, flags, Mode::empty())?;
-        let mut removal = Removal {
-            top: &parent,
-            name,
-            moved: 0,
-        };
-        removal.remove(&parent, name, 0)?;
-        // What was moved up lies beside the tree under names of its own.
-        while let Some(number) = removal.moved.checked_sub(1) {
-            removal.moved = number;
-            let name = removal.moved_name(number);
-            removal.remove(&parent, &name, 0)?;
-        }
-        Ok(())
-    })();
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let removed = open(parent, flags, Mode::empty()).and_then(|parent| remove_below(&parent, name));
     match removed {
         Ok(()) | Err(Errno::ENOENT) => Ok(()),
         Err(errno) => Err(ScratchError::io("remove", at)(errno)),
     }
+}
+
+/// Removes the directory `name` of `parent` with everything below, as [`remove_tree`] does; ENOENT when
+/// there is none.
+pub(crate) fn remove_below(parent: &OwnedFd, name: &OsStr) -> Result<(), Errno> {
+    let mut removal = Removal {
+        top: parent,
+        name,
+        moved: 0,
+    };
+    removal.remove(parent, name, 0)?;
+    // What was moved up lies beside the tree under names of its own.
+    while let Some(number) = removal.moved.checked_sub(1) {
+        removal.moved = number;
+        let name = removal.moved_name(number);
+        removal.remove(parent, &name, 0)?;
+    }
+    Ok(())
 }
 
 /// Bytes and entries below a directory, the directory itself included.
@@ -95,7 +98,7 @@ pub(super) fn count(at: &Path) -> Result<(u64, u64), ScratchError> {
 }
 
 /// Opens a directory by one name, without links and without crossing a mount.
-pub(super) fn open_below(parent: &OwnedFd, name: &OsStr) -> Result<OwnedFd, Errno> {
+pub(crate) fn open_below(parent: &OwnedFd, name: &OsStr) -> Result<OwnedFd, Errno> {
     let how = OpenHow::new()
         .flags(OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
         .resolve(

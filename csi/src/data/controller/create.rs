@@ -1,17 +1,17 @@
-//! CreateVolume: a selector becomes a version, once for each name.
+//! CreateVolume: a selector becomes a version, or a class's directory one of its own, once for each name.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use tonic::Status;
 
-use super::{Controller, modify};
+use super::{Controller, directories, modify};
 use crate::capability::Usage;
 use crate::data::Plan;
 use crate::data::context::selector;
 use crate::secrets::Secrets;
 use crate::wire::{CapacityRange, CreateVolumeRequest};
-use crate::{RecordState, VolumeId, VolumeRecord, VolumeRequest};
+use crate::{RecordState, VolumeId, VolumeRecord, VolumeRequest, VolumeSource};
 
 /// Longest name in bytes: the limit of the interface for a string.
 const NAME_MAX: usize = 128;
@@ -21,7 +21,7 @@ const PREFIX: &str = "data";
 
 /// Bounds of a size; `most` is 0 when there is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Size {
+pub(super) struct Size {
     least: u64,
     most: u64,
 }
@@ -47,7 +47,7 @@ pub(super) async fn create(
     }
     if request.volume_content_source.is_some() {
         return Err(Status::invalid_argument(
-            "a version is no copy of a volume or snapshot; leave dataSource out",
+            "volumes of this driver are no copies of a volume or snapshot; leave dataSource out",
         ));
     }
     let size = size(request.capacity_range.as_ref())?;
@@ -81,6 +81,9 @@ async fn make(
     wanted: &VolumeRequest,
     secrets: &Secrets,
 ) -> Result<VolumeRecord, Status> {
+    if let VolumeSource::Directory(path) = &wanted.source {
+        return directories::make(controller, asked, size, path, wanted.durability).await;
+    }
     if let Some(there) = controller.records.get(&asked.id)? {
         return same(there, &asked, size);
     }
@@ -101,7 +104,11 @@ async fn make(
 }
 
 /// The volume that is there, if it is what was asked for.
-fn same(there: VolumeRecord, asked: &VolumeRecord, size: Size) -> Result<VolumeRecord, Status> {
+pub(super) fn same(
+    there: VolumeRecord,
+    asked: &VolumeRecord,
+    size: Size,
+) -> Result<VolumeRecord, Status> {
     let fits = there.size >= size.least && (size.most == 0 || there.size <= size.most);
     let doubt = if fits {
         (there.parameters != asked.parameters).then(|| "its parameters are others".to_owned())

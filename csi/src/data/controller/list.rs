@@ -8,7 +8,7 @@ use tonic::Status;
 use super::volume;
 use crate::wire::list_volumes_response::{Entry, VolumeStatus};
 use crate::wire::{ListVolumesRequest, ListVolumesResponse};
-use crate::{Records, VolumeId, VolumeRecord};
+use crate::{RecordState, Records, VolumeId, VolumeRecord};
 
 /// What a token begins with.
 const TOKEN: &str = "after:";
@@ -24,7 +24,9 @@ pub(super) fn page(
         token => Some(parse(token)?),
     };
     let mut found: Vec<VolumeRecord> = records.list()?;
-    found.retain(|record| after.as_ref().is_none_or(|after| record.id > *after));
+    found.retain(|record| {
+        record.state == RecordState::Ready && after.as_ref().is_none_or(|after| record.id > *after)
+    });
     let is_cut = most != 0 && found.len() > most;
     if is_cut {
         found.truncate(most);

@@ -11,8 +11,7 @@ use tonic::Status;
 
 use super::create::sorted;
 use super::{Controller, named, unknown};
-use crate::data::Plan;
-use crate::data::context::Context;
+use crate::data::{Context, Plan, Shown};
 use crate::secrets::Secrets;
 use crate::wire::ControllerModifyVolumeRequest;
 use crate::{VolumeId, VolumeRecord, VolumeRequest};
@@ -58,10 +57,13 @@ async fn apply(
     secrets: &Secrets,
 ) -> Result<(), Status> {
     let record = controller.known(id.as_str())?;
-    let before = plan(&record)?;
     let mut all = record.mutable.clone();
     all.extend(mutable);
+    // Refuses what means nothing for the kind of volume, which for a directory is everything.
     let wanted = merged(&record.parameters, &all)?;
+    let Shown::Version(before) = shown(&record)? else {
+        return Ok(());
+    };
     if before.pin && !wanted.pin {
         return Err(Status::invalid_argument(
             "pin cannot be taken back from here: other volumes may rely on it; use terrace unpin on \
@@ -85,9 +87,9 @@ async fn apply(
     kept.map(drop).ok_or_else(|| unknown(record.id.as_str()))
 }
 
-fn plan(record: &VolumeRecord) -> Result<Plan, Status> {
+fn shown(record: &VolumeRecord) -> Result<Shown, Status> {
     match Context::parse(&record.context.clone().into_iter().collect())? {
-        Context::Resolved(plan) => Ok(plan),
+        Context::Resolved(shown) => Ok(shown),
         Context::Named(_) => Err(Status::data_loss("the volume's record names no version")),
     }
 }

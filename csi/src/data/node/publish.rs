@@ -1,4 +1,4 @@
-//! Publishing: a read-only bind of the staged mount, or of its native tree, for one pod.
+//! Publishing: a bind of the staged mount, or of its native tree, for one pod.
 
 use std::path::{Path, PathBuf};
 
@@ -30,11 +30,19 @@ pub(super) async fn publish(node: &Node, request: NodePublishVolumeRequest) -> R
     let volume = id(&request.volume_id)?;
     let target = path(&request.target_path, "target path")?.to_owned();
     let usage = Usage::required(request.volume_capability.as_ref())?;
-    let secrets = Secrets::parse(&request.secrets)?;
+    let mut secrets = Secrets::parse(&request.secrets)?;
+    let pod = pod(node, &request, &secrets);
     let ephemeral = request.volume_context.get(EPHEMERAL);
     let inline = if ephemeral.is_some_and(|text| text == "true") {
         may_be_inline(node.0.inline, &secrets)?;
-        Some(Context::parse(&request.volume_context)?)
+        let context = Context::parse(&request.volume_context)?;
+        if matches!(context, Context::Resolved(Shown::Directory(_))) {
+            // A pod's author would choose whose directory it is.
+            return Err(Status::invalid_argument(
+                "a directory cannot be an inline volume; use a PersistentVolumeClaim",
+            ));
+        }
+        Some(context)
     } else {
         None
     };
@@ -111,9 +119,9 @@ async fn inline_stage(node: &Node, wanted: &Wanted, context: &Context) -> Result
             "the volume is staged, and no inline volume",
         ));
     }
-    let plan = stage::plan(node, context, &wanted.secrets).await?;
+    let shown = stage::shown(node, context, &wanted.secrets).await?;
     let at = inline_path(&node.0, &wanted.volume);
-    let staged = Staged::new(wanted.volume.clone(), &plan, at, &wanted.usage).inline();
+    let staged = Staged::new(wanted.volume.clone(), &shown, at, &wanted.usage).inline();
     let begun = stage::begin(node, &staged, &wanted.secrets).await;
     match begun {
         Ok(()) => Ok(staged),
@@ -131,8 +139,9 @@ async fn show(node: &Node, mut staged: Staged, wanted: &Wanted) -> Result<(), St
     staged.allows(&wanted.target, &published, &wanted.usage)?;
     stage::ensure_mounted(node, &staged, &wanted.secrets).await?;
     let tree = tree(node, &mut staged).await?;
+    let is_version = matches!(staged.shown()?, Shown::Version(_));
     let options = BindOptions {
-        read_only: true,
+        read_only: is_version || published.is_for_reading(),
         no_exec: published.no_exec(),
     };
     let targets = staged.targets_mut();
@@ -155,7 +164,10 @@ async fn show(node: &Node, mut staged: Staged, wanted: &Wanted) -> Result<(), St
 ///
 /// Errors: UNAVAILABLE for `native` as long as files are missing; they are being fetched.
 async fn tree(node: &Node, staged: &mut Staged) -> Result<Option<PathBuf>, Status> {
-    let mode = staged.plan()?.mode;
+    let mode = match staged.shown()? {
+        Shown::Version(plan) => plan.mode,
+        Shown::Directory(_) => return Ok(None),
+    };
     if mode == PublishMode::Fuse {
         return Ok(None);
     }

@@ -8,7 +8,7 @@ use tonic::Status;
 use super::{Node, Staged, id, path};
 use crate::capability::Usage;
 use crate::data::context::selector;
-use crate::data::{Context, FS_TYPE, Kind, MountRequest, Plan};
+use crate::data::{Context, DirectoryVolume, FS_TYPE, Kind, MountRequest, Mounted, Plan, Shown};
 use crate::secrets::Secrets;
 use crate::wire::{NodeStageVolumeRequest, NodeUnstageVolumeRequest};
 use crate::{MountEntry, VolumeId, WarmUp};
@@ -47,9 +47,10 @@ async fn carry_out(node: &Node, wanted: Wanted) -> Result<(), Status> {
     let known = node.staged(&wanted.volume)?;
     let staged = match (known, &wanted.context) {
         (Some(staged), context) => {
-            let other = matches!(context, Context::Resolved(plan) if *plan != staged.plan()?);
+            let known = staged.shown()?;
+            let other = matches!(context, Context::Resolved(shown) if *shown != known);
             let conflict = staged.conflict(&wanted.at, &wanted.usage);
-            let conflict = conflict.or_else(|| other.then(|| "it is another version".to_owned()));
+            let conflict = conflict.or_else(|| other.then(|| "it shows something else".to_owned()));
             if let Some(why) = conflict {
                 return Err(Status::already_exists(format!(
                     "volume {}: {why}; unstage it first",
@@ -59,34 +60,35 @@ async fn carry_out(node: &Node, wanted: Wanted) -> Result<(), Status> {
             staged
         }
         (None, context) => {
-            let plan = plan(node, context, &wanted.secrets).await?;
-            Staged::new(wanted.volume, &plan, wanted.at, &wanted.usage)
+            let shown = shown(node, context, &wanted.secrets).await?;
+            Staged::new(wanted.volume, &shown, wanted.at, &wanted.usage)
         }
     };
     begin(node, &staged, &wanted.secrets).await
 }
 
-/// The version that a context means. Who brings a token of his own must be allowed to read it, also when
-/// the node has its list of files already.
-pub(super) async fn plan(
+/// What a context means. Who brings a token of his own must be allowed to read a version, also when the
+/// node has its list of files already.
+pub(super) async fn shown(
     node: &Node,
     context: &Context,
     secrets: &Secrets,
-) -> Result<Plan, Status> {
+) -> Result<Shown, Status> {
     match context {
-        Context::Resolved(plan) => {
+        Context::Resolved(Shown::Directory(directory)) => Ok(Shown::Directory(directory.clone())),
+        Context::Resolved(Shown::Version(plan)) => {
             if secrets.token.is_some() {
                 let selector = plan.version.selector().parse::<Selector>();
                 let selector = selector.map_err(|why| Status::data_loss(why.to_string()))?;
                 let resolved = node.0.catalog.resolve(&selector, Kind::Dataset, secrets);
                 resolved.await?;
             }
-            Ok(plan.clone())
+            Ok(Shown::Version(plan.clone()))
         }
         Context::Named(request) => {
             let (selector, kind) = selector(request)?;
             let version = node.0.catalog.resolve(&selector, kind, secrets).await?;
-            Ok(Plan::of(request, version))
+            Ok(Shown::Version(Plan::of(request, version)))
         }
     }
 }
@@ -97,8 +99,9 @@ pub(super) async fn begin(node: &Node, staged: &Staged, secrets: &Secrets) -> Re
     node.off(move |parts| Ok(parts.records.put(&noted)?))
         .await?;
     ensure_mounted(node, staged, secrets).await?;
-    let plan = staged.plan()?;
-    if plan.warm == WarmUp::Full || plan.pin {
+    if let Shown::Version(plan) = staged.shown()?
+        && (plan.warm == WarmUp::Full || plan.pin)
+    {
         let begun = node.0.daemon.warm(staged.path(), plan.pin).await;
         if let Err(error) = begun {
             // The volume can be used without; it is as slow as the store.
@@ -115,9 +118,16 @@ pub(super) async fn ensure_mounted(
     staged: &Staged,
     secrets: &Secrets,
 ) -> Result<(), Status> {
-    let version = staged.plan()?.version;
-    let (at, source) = (staged.path().clone(), version.selector());
-    let found = node.off(move |parts| look(parts, &at, &source)).await?;
+    let shown = staged.shown()?;
+    let source = match &shown {
+        Shown::Version(plan) => plan.version.selector(),
+        Shown::Directory(directory) => {
+            let path = node.0.bases.resolve(&directory.path)?;
+            format!("file://{}", path.display())
+        }
+    };
+    let (at, wanted) = (staged.path().clone(), source.clone());
+    let found = node.off(move |parts| look(parts, &at, &wanted)).await?;
     if found && node.0.daemon.holds(staged.path()).await? {
         return Ok(());
     }
@@ -126,8 +136,17 @@ pub(super) async fn ensure_mounted(
         let at = staged.path().clone();
         node.off(move |parts| take_down(parts, &at)).await?;
     }
+    let of = match shown {
+        Shown::Version(plan) => Mounted::Version(plan.version),
+        Shown::Directory(directory) => {
+            let group = staged.group();
+            node.off(move |parts| prepare(parts, &directory, group))
+                .await?
+        }
+    };
     let request = MountRequest {
-        version,
+        of,
+        source,
         at: staged.path().clone(),
         group: staged.group(),
         read_ahead_kb: staged.read_ahead_kb(),
@@ -138,7 +157,28 @@ pub(super) async fn ensure_mounted(
     Ok(())
 }
 
-/// Makes the directory; whether the version is mounted there. Something else there is an error.
+/// Finds the directory of a volume and gives it to its group. A directory that was there before the volume
+/// keeps its own.
+fn prepare(
+    parts: &super::Parts,
+    directory: &DirectoryVolume,
+    group: Option<u32>,
+) -> Result<Mounted, Status> {
+    let place = parts.bases.find_volume(&directory.path)?;
+    match group {
+        Some(group) if directory.is_own() => place.give_to(group)?,
+        Some(group) => {
+            tracing::info!(path = %directory.path, group, "a directory of its own keeps its group");
+        }
+        None => {}
+    }
+    Ok(Mounted::Directory {
+        root: place.path().to_owned(),
+        durability: directory.durability,
+    })
+}
+
+/// Makes the directory; whether the volume is mounted there. Something else there is an error.
 fn look(parts: &super::Parts, at: &Path, source: &str) -> Result<bool, Status> {
     let target = parts.kubelet.make(at)?;
     match target.mounted()? {

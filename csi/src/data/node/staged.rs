@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use tonic::Status;
 
 use crate::capability::{Options, Usage};
-use crate::data::{Context, Plan};
+use crate::data::{Context, Shown};
 use crate::wire::volume_capability::access_mode::Mode;
 use crate::{Record, VolumeId};
 
@@ -17,13 +17,13 @@ use crate::{Record, VolumeId};
 pub struct Staged {
     /// The volume.
     id: VolumeId,
-    /// Which version, and what is done with it: a volume's context, see [`Plan`].
+    /// What it shows, as a volume's context says it.
     context: BTreeMap<String, String>,
     /// Where.
     path: PathBuf,
     /// Access mode, by its name in the interface.
     access: String,
-    /// Group that the files show.
+    /// Group that the files show, or that a directory belongs to.
     group: Option<u32>,
     /// Readahead of the mount in KiB, when it is not the usual one.
     read_ahead_kb: Option<u32>,
@@ -41,7 +41,7 @@ pub struct Staged {
 pub(super) struct Published {
     /// Access mode, by its name in the interface.
     access: String,
-    /// Whether it was asked for read-only; it is in any case.
+    /// Whether it was asked for read-only; a version is in any case.
     read_only: bool,
     /// No program may be started from it.
     no_exec: bool,
@@ -56,10 +56,10 @@ impl Record for Staged {
 }
 
 impl Staged {
-    pub(super) fn new(id: VolumeId, plan: &Plan, path: PathBuf, usage: &Usage) -> Self {
+    pub(super) fn new(id: VolumeId, shown: &Shown, path: PathBuf, usage: &Usage) -> Self {
         Self {
             id,
-            context: plan.context(),
+            context: shown.context(),
             path,
             access: usage.access.as_str_name().to_owned(),
             group: usage.group,
@@ -112,10 +112,10 @@ impl Staged {
         &mut self.targets
     }
 
-    /// The version, and what is done with it.
-    pub(super) fn plan(&self) -> Result<Plan, Status> {
+    /// What it shows.
+    pub(super) fn shown(&self) -> Result<Shown, Status> {
         match Context::parse(&self.context.clone().into_iter().collect())? {
-            Context::Resolved(plan) => Ok(plan),
+            Context::Resolved(shown) => Ok(shown),
             Context::Named(_) => Err(Status::data_loss("the node's record names no version")),
         }
     }
@@ -178,6 +178,12 @@ impl Published {
     pub(super) fn no_exec(&self) -> bool {
         self.no_exec
     }
+
+    /// Whether nothing may be written here, also where the volume can be.
+    pub(super) fn is_for_reading(&self) -> bool {
+        let readers = [Mode::SingleNodeReaderOnly, Mode::MultiNodeReaderOnly];
+        self.read_only || readers.iter().any(|mode| mode.as_str_name() == self.access)
+    }
 }
 
 #[cfg(test)]
@@ -187,7 +193,7 @@ mod tests {
     use tonic::Code;
 
     use super::*;
-    use crate::data::Version;
+    use crate::data::{Plan, Version};
     use crate::{PublishMode, WarmUp};
 
     fn usage(access: Mode) -> Usage {
@@ -212,7 +218,8 @@ mod tests {
             warm: WarmUp::None,
             pin: false,
         };
-        Staged::new("v1".parse().unwrap(), &plan, "/stage".into(), usage)
+        let shown = Shown::Version(plan);
+        Staged::new("v1".parse().unwrap(), &shown, "/stage".into(), usage)
     }
 
     // The table of second publishes is what ReadWriteOncePod means.
@@ -252,6 +259,27 @@ mod tests {
         let text = serde_json::to_string(&volume).unwrap();
         let again: Staged = serde_json::from_str(&text).unwrap();
         assert_eq!(again, volume);
-        assert_eq!(again.plan().unwrap().version.selector(), "a.b@v1");
+        let Shown::Version(plan) = again.shown().unwrap() else {
+            panic!("no version")
+        };
+        assert_eq!(plan.version.selector(), "a.b@v1");
+    }
+
+    // A reader that could write would change what another pod relies on; a writer that could not is no writer.
+    #[test]
+    fn who_may_only_read_is_known() {
+        for (mode, reads) in [
+            (Mode::SingleNodeReaderOnly, true),
+            (Mode::MultiNodeReaderOnly, true),
+            (Mode::SingleNodeWriter, false),
+            (Mode::MultiNodeMultiWriter, false),
+        ] {
+            assert_eq!(
+                Published::new(&usage(mode), false).is_for_reading(),
+                reads,
+                "{mode:?}"
+            );
+            assert!(Published::new(&usage(mode), true).is_for_reading());
+        }
     }
 }

@@ -22,6 +22,9 @@
 - --driver=data
 - --role=controller
 - --state=/var/lib/terrace/csi
+{{- range .Values.csi.data.directories }}
+- --directories={{ . }}
+{{- end }}
 - --token-file={{ include "terrace.access.dir" . }}/token
 {{- end -}}
 

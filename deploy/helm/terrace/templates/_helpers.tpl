@@ -160,6 +160,41 @@ imagePullSecrets: {{ toYaml . | nindent 2 }}
 {{- regexReplaceAll "(= |\\[|, )(-?[0-9]+)\\.0\\b" (toToml .) "${1}${2}" | trim -}}
 {{- end -}}
 
+{{/* Volumes and mounts of the hosts' shared file systems, below which volumes are directories. */}}
+{{- define "terrace.directories.volume" -}}
+{{- range $index, $path := .Values.csi.data.directories }}
+- name: directory-{{ $index }}
+  # Not made: an empty directory in place of a mount that is missing would be filled.
+  hostPath: {path: {{ $path }}, type: Directory}
+{{- end }}
+{{- end -}}
+
+{{- define "terrace.directories.mount" -}}
+{{- range $index, $path := .Values.csi.data.directories }}
+- {name: directory-{{ $index }}, mountPath: {{ $path }}, mountPropagation: HostToContainer}
+{{- end }}
+{{- end -}}
+
+{{/* Settings of the driver that makes and removes directories: their files belong to the users of pods. Without
+     directories it needs nothing of its host. */}}
+{{- define "terrace.csi-controller.driver" -}}
+{{- if .Values.csi.data.directories -}}
+runAsUser: 0
+runAsGroup: 0
+readOnlyRootFilesystem: true
+allowPrivilegeEscalation: false
+capabilities: {drop: [ALL], add: [DAC_OVERRIDE, FOWNER]}
+seccompProfile: {type: RuntimeDefault}
+{{- else -}}
+{{ include "terrace.confined" . }}
+{{- end -}}
+{{- end -}}
+
+{{/* Settings of the containers beside it: the socket is its user's. */}}
+{{- define "terrace.csi-controller.sidecar" -}}
+{{- if .Values.csi.data.directories }}{{ include "terrace.sidecar" . }}{{ else }}{{ include "terrace.confined" . }}{{ end -}}
+{{- end -}}
+
 {{/* Volume and mount of Hadoop's configuration. */}}
 {{- define "terrace.hadoop.volume" -}}
 {{- with .Values.stores.hadoopConfigMap }}

@@ -79,7 +79,7 @@ livenessProbe:
     {{- end }}
     - --v=2
   resources: {{ toYaml $sidecar.resources | nindent 4 }}
-  securityContext: {{ include "terrace.confined" $root | nindent 4 }}
+  securityContext: {{ include "terrace.csi-controller.sidecar" $root | nindent 4 }}
   volumeMounts:
     - {name: socket, mountPath: /csi}
     - {name: api, mountPath: /var/run/secrets/kubernetes.io/serviceaccount, readOnly: true}
