@@ -17,6 +17,7 @@ pub mod kube;
 pub mod local;
 pub mod locks;
 mod mounts;
+mod pod_token;
 mod records;
 pub mod redact;
 pub mod scratch;

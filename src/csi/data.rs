@@ -34,6 +34,14 @@ pub(crate) struct DataArgs {
     /// Who may have inline volumes, which pods name themselves
     #[arg(long, value_name = "WHO", default_value = "never")]
     inline: InlineArg,
+    /// Audience of service account tokens, as in the CSIDriver's tokenRequests: a pod gets a version only if
+    /// its own account may read it [default: pods are not asked]
+    #[arg(long, value_name = "AUDIENCE")]
+    pod_tokens: Option<String>,
+    /// Directory of a shared file system below which volumes may be directories that are written; may be
+    /// given again [default: no such volumes]
+    #[arg(long, value_name = "DIR")]
+    directories: Vec<PathBuf>,
 }
 
 /// See [`Inline`].
@@ -92,6 +100,7 @@ pub(crate) fn assemble(args: &DataArgs, start: &Start<'_>) -> Result<Driver> {
                 InlineArg::WithToken => Inline::WithToken,
                 InlineArg::Any => Inline::Any,
             },
+            pod_audience: args.pod_tokens.clone(),
         });
         services = services.add_service(NodeServer::new(node));
     }

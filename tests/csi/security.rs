@@ -194,6 +194,45 @@ fn no_log_shows_a_secret_and_nobody_else_may_connect() {
     }
 }
 
+// A claim is shared by a namespace: which pods may read what it shows is said by their own accounts.
+#[test]
+fn a_pods_own_account_decides_where_pods_are_asked() {
+    need_mount!("a_pods_own_account_decides_where_pods_are_asked");
+    let world = World::with(&["all"], &["--pod-tokens", "terrace"]);
+    let volume = world.create("pvc-pod-token", &[]).unwrap();
+    let (staging, target) = (world.staging("pod-token"), world.target("pod-token"));
+    let stage = stage_request(&volume, &staging, Mode::MultiNodeReaderOnly);
+    world.stage(&stage).unwrap();
+    let good = fs::read_to_string(world.served.token_file()).unwrap();
+    let mut publish = publish_request(&stage, &target);
+    let refused = world.publish(&publish).unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+    for (audience, token, allowed) in [
+        ("other", good.trim(), false),
+        ("terrace", CANARY, false),
+        ("terrace", good.trim(), true),
+    ] {
+        let tokens = format!("{{\"{audience}\":{{\"token\":\"{token}\"}}}}");
+        let key = "csi.storage.k8s.io/serviceAccount.tokens".to_owned();
+        publish.volume_context.insert(key, tokens);
+        match world.publish(&publish) {
+            Ok(()) => assert!(allowed, "{audience}"),
+            Err(refused) => {
+                assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+                assert!(!allowed && !target.exists(), "{audience}: {refused}");
+            }
+        }
+    }
+    assert_shows(&target);
+    world.unpublish(&volume.volume_id, &target).unwrap();
+    world.unstage(&volume.volume_id, &staging).unwrap();
+    assert!(
+        !fs::read_to_string(world.log("all"))
+            .unwrap()
+            .contains(CANARY)
+    );
+}
+
 // A pod that names its own volume would choose what the driver's token reads.
 #[test]
 fn inline_volumes_are_off_unless_asked_for() {

@@ -26,7 +26,7 @@ EVERYTHING = {
     "keeper": {"warm": {"hostPath": "/mnt/pfs"}, "hot": {"size": "500GiB"}, "seLinuxOptions": {"type": "spc_t"},
                "config": {"cache": {"store": {"concurrency": 32, "deadline": "2m"}}}},
     "stores": {"credentialsSecret": "stores", "hadoopConfigMap": "hadoop"},
-    "csi": {"data": {"inline": "with-token"}, "local": {"limits": "xfs-project", "keepFree": "10GiB", "onRoot": True}, "podLabels": {"team": "storage"}},
+    "csi": {"data": {"inline": "with-token", "podTokens": True, "directories": ["/mnt/pfs/volumes", "/mnt/homes"]}, "local": {"limits": "xfs-project", "keepFree": "10GiB", "onRoot": True}, "podLabels": {"team": "storage"}},
     "catalog": {"replicas": 3, "database": {"secret": "database"}, "cold": ["s3://models/terrace"],
                 "credentialsSecret": "cold", "persistence": {"accessModes": ["ReadWriteMany"]},
                 "grants": [{"namespace": "ml", "account": "train", "grants": ["read:ads"]}],

@@ -88,6 +88,9 @@ pub struct Parts {
     pub node: String,
     /// Who may have inline volumes.
     pub inline: Inline,
+    /// Audience of the tokens of pods: each pod's own must be allowed to read the version that it gets.
+    /// `None`: pods are not asked who they are.
+    pub pod_audience: Option<String>,
 }
 
 /// The service. Cheap to clone.

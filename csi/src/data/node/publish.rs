@@ -7,7 +7,8 @@ use tonic::Status;
 use super::staged::Published;
 use super::{Inline, Node, Parts, Staged, id, inline_path, path, stage};
 use crate::capability::Usage;
-use crate::data::Context;
+use crate::data::{Context, Shown};
+use crate::pod_token;
 use crate::secrets::Secrets;
 use crate::wire::{NodePublishVolumeRequest, NodeUnpublishVolumeRequest};
 use crate::{BindOptions, MountEntry, PublishMode, Target, VolumeId};
@@ -24,6 +25,8 @@ struct Wanted {
     read_only: bool,
     inline: Option<Context>,
     secrets: Secrets,
+    /// Who the pod is, where pods are asked; or that it does not say.
+    pod: Option<Result<Secrets, Status>>,
 }
 
 pub(super) async fn publish(node: &Node, request: NodePublishVolumeRequest) -> Result<(), Status> {
@@ -34,6 +37,8 @@ pub(super) async fn publish(node: &Node, request: NodePublishVolumeRequest) -> R
     let pod = pod(node, &request, &secrets);
     let ephemeral = request.volume_context.get(EPHEMERAL);
     let inline = if ephemeral.is_some_and(|text| text == "true") {
+        // The volume is the pod's own: it is mounted as the pod, too.
+        secrets = pod.clone().transpose()?.unwrap_or(secrets);
         may_be_inline(node.0.inline, &secrets)?;
         let context = Context::parse(&request.volume_context)?;
         if matches!(context, Context::Resolved(Shown::Directory(_))) {
@@ -59,11 +64,29 @@ pub(super) async fn publish(node: &Node, request: NodePublishVolumeRequest) -> R
         read_only: request.readonly,
         inline,
         secrets,
+        pod,
     };
     let key = wanted.volume.to_string();
     let owned = node.clone();
     let work = async move { carry_out(&owned, wanted).await };
     node.0.locks.run(&key, work).await
+}
+
+/// Who the pod is: a token among its secrets, or that of its service account. `None` where pods are not asked.
+fn pod(
+    node: &Node,
+    request: &NodePublishVolumeRequest,
+    secrets: &Secrets,
+) -> Option<Result<Secrets, Status>> {
+    let audience = node.0.pod_audience.as_ref()?;
+    let mut pod = secrets.clone();
+    if pod.token.is_none() {
+        match pod_token::of(&request.volume_context, audience) {
+            Ok(token) => pod.token = Some(token),
+            Err(refused) => return Some(Err(refused)),
+        }
+    }
+    Some(Ok(pod))
 }
 
 fn may_be_inline(inline: Inline, secrets: &Secrets) -> Result<(), Status> {
@@ -86,6 +109,10 @@ async fn carry_out(node: &Node, wanted: Wanted) -> Result<(), Status> {
         Some(context) => inline_stage(node, &wanted, context).await?,
         None => staged(node, &wanted)?,
     };
+    // Of directories the catalog knows nothing.
+    if let (Some(pod), Shown::Version(plan)) = (&wanted.pod, staged.shown()?) {
+        stage::may_read(node, &plan, pod.as_ref().map_err(Status::clone)?).await?;
+    }
     let id = staged.id().clone();
     let shown = show(node, staged, &wanted).await;
     if shown.is_err() && is_inline {

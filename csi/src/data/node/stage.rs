@@ -78,10 +78,7 @@ pub(super) async fn shown(
         Context::Resolved(Shown::Directory(directory)) => Ok(Shown::Directory(directory.clone())),
         Context::Resolved(Shown::Version(plan)) => {
             if secrets.token.is_some() {
-                let selector = plan.version.selector().parse::<Selector>();
-                let selector = selector.map_err(|why| Status::data_loss(why.to_string()))?;
-                let resolved = node.0.catalog.resolve(&selector, Kind::Dataset, secrets);
-                resolved.await?;
+                may_read(node, plan, secrets).await?;
             }
             Ok(Shown::Version(plan.clone()))
         }
@@ -91,6 +88,17 @@ pub(super) async fn shown(
             Ok(Shown::Version(Plan::of(request, version)))
         }
     }
+}
+
+/// Asks the catalog whether these secrets may read the version.
+///
+/// Errors: PERMISSION_DENIED; UNAVAILABLE while the catalog does not answer.
+pub(super) async fn may_read(node: &Node, plan: &Plan, secrets: &Secrets) -> Result<(), Status> {
+    let selector = plan.version.selector().parse::<Selector>();
+    let selector = selector.map_err(|why| Status::data_loss(why.to_string()))?;
+    let resolved = node.0.catalog.resolve(&selector, Kind::Dataset, secrets);
+    resolved.await?;
+    Ok(())
 }
 
 /// Notes the volume, makes its mount, and begins to fetch it if that was asked for.

@@ -12,6 +12,12 @@
 - --kubelet-dir={{ .Values.kubeletPath }}
 - --hot={{ .Values.keeper.hot.hostPath }}
 - --inline={{ .Values.csi.data.inline }}
+{{- if .Values.csi.data.podTokens }}
+- --pod-tokens=terrace
+{{- end }}
+{{- range .Values.csi.data.directories }}
+- --directories={{ . }}
+{{- end }}
 - --token-file={{ include "terrace.access.dir" . }}/token
 {{- end -}}
 
