@@ -11,8 +11,11 @@ use terrace_csi::wire::{
 };
 use tonic::Code;
 
+use crate::support::data::noise;
 use crate::support::need_mount;
-use crate::world::{FILES, World, assert_shows, eventually, publish_request, stage_request, text};
+use crate::world::{
+    FILES, World, assert_shows, create_request, eventually, publish_request, stage_request, text,
+};
 
 // Two pods of one job share a dataset, and the worker dies under them: they must not notice.
 #[test]
@@ -178,6 +181,65 @@ fn a_complete_version_is_published_as_a_native_tree() {
     assert_eq!(world.mounts(), Vec::<String>::new());
     let trees = world.node.hot().join("trees");
     assert_eq!(fs::read_dir(trees).unwrap().count(), 0, "a tree is left");
+}
+
+// A model is served by what was saved: the files of that version, and no other kind of dataset in its place.
+#[test]
+fn a_saved_model_is_published() {
+    need_mount!("a_saved_model_is_published");
+    let world = World::new();
+    let weights = world.node.scratch("weights");
+    fs::create_dir(weights.join("deeper")).unwrap();
+    for (version, length) in [(1, 70_000), (2, 90_000)] {
+        fs::write(weights.join("model.safetensors"), noise(version, length)).unwrap();
+        fs::write(
+            weights.join("deeper/config.json"),
+            format!("{{\"v\":{version}}}"),
+        )
+        .unwrap();
+        world
+            .served
+            .succeed(&["dataset", "save", &text(&weights), "team/churn"]);
+    }
+    let model = |name: &str, selector: &str| {
+        let mut request = create_request(name, &[("model", selector)]);
+        request.parameters.remove("dataset");
+        let made = world
+            .runtime
+            .block_on(world.controller().create_volume(request));
+        made.map(|made| made.into_inner().volume.unwrap())
+    };
+    let volume = model("pvc-model", "team/churn@v1").unwrap();
+    assert_eq!(volume.volume_context["version"], "team.churn@v1");
+    let latest = model("pvc-latest", "team/churn").unwrap();
+    assert_eq!(latest.volume_context["version"], "team.churn@v2");
+    for (selector, code) in [
+        ("team/none", Code::NotFound),
+        ("team/churn@v9", Code::NotFound),
+        // It is there, and no model.
+        ("ads/clicks", Code::NotFound),
+        ("team/../churn", Code::InvalidArgument),
+    ] {
+        let refused = model("pvc-bad", selector).unwrap_err();
+        assert_eq!(refused.code(), code, "{selector}: {refused}");
+    }
+    let staging = world.staging("model");
+    let stage = stage_request(&volume, &staging, Mode::MultiNodeReaderOnly);
+    world.stage(&stage).unwrap();
+    let target = world.target("model");
+    world.publish(&publish_request(&stage, &target)).unwrap();
+    assert_eq!(
+        fs::read(target.join("model.safetensors")).unwrap(),
+        noise(1, 70_000)
+    );
+    assert_eq!(
+        fs::read_to_string(target.join("deeper/config.json")).unwrap(),
+        "{\"v\":1}"
+    );
+    assert!(fs::write(target.join("model.safetensors"), b"x").is_err());
+    world.unpublish(&volume.volume_id, &target).unwrap();
+    world.unstage(&volume.volume_id, &staging).unwrap();
+    assert_eq!(world.mounts(), Vec::<String>::new());
 }
 
 // fsGroup is shown instead of being written into every file of a dataset.
