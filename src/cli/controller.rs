@@ -80,6 +80,13 @@ pub(crate) struct ControllerArgs {
     /// How long a node must be gone for that
     #[arg(long, value_name = "TIME", default_value_t = Span(GONE_AFTER))]
     scratch_gone_after: Span,
+    /// Take the taint terrace.io/agent-not-ready from a node once its kubelet has registered this driver;
+    /// may be given again: then all of them. Without it no taint is looked at
+    #[arg(long, value_name = "DRIVER", value_parser = [DATA_DRIVER, LOCAL_DRIVER])]
+    untaint_after: Vec<String>,
+    /// Address that serves /metrics and /readyz over plain HTTP [default: none]
+    #[arg(long, value_name = "ADDR")]
+    metrics: Option<SocketAddr>,
 }
 
 pub(crate) fn run(args: &ControllerArgs, global: &Global) -> Result<(), Failure> {
@@ -104,6 +111,7 @@ async fn control(args: &ControllerArgs, global: &Global) -> Result<()> {
             gone_after: args.scratch_gone_after.0,
             delete: args.clean_scratch,
         },
+        untaint: args.untaint_after.clone(),
         webhooks,
     };
     tracing::info!(catalog = catalog.address(), "the controller runs");

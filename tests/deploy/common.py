@@ -32,6 +32,10 @@ EVERYTHING = {
                 "grants": [{"namespace": "ml", "account": "train", "grants": ["read:ads"]}],
                 "issuers": [{"issuer": "https://login.example.com", "audience": "terrace", "clock_skew_seconds": 30,
                              "grants": [{"claim": "groups", "value": "ml", "grants": ["read:*"]}]}]},
+    "storageClasses": {"terrace-checkpoints": {
+        "provisioner": "data.terrace.io", "reclaimPolicy": "Retain", "volumeBindingMode": "Immediate",
+        "allowVolumeExpansion": False, "parameters": {"directory": "file:///mnt/pfs/volumes/checkpoints"}}},
+    "controller": {"startupTaint": True},
     "tls": {"source": "certManager"},
     "metrics": {"operator": True, "dashboard": True, "labels": {"release": "prometheus"}},
     "networkPolicy": {"catalogFrom": [{"namespaceSelector": {}}]},

@@ -10,7 +10,12 @@ ASKS_API = {("terrace-csi-local", "provisioner"), ("terrace-csi-controller", "pr
 # Directories of the host, besides those that values name.
 HOST_PATHS = {"/run/terrace", "/var/lib/terrace/csi", "/var/lib/kubelet", "/var/lib/kubelet/plugins_registry", "/dev", "/sys/fs/cgroup",
               "/var/lib/kubelet/plugins/data.terrace.io", "/var/lib/kubelet/plugins/local.terrace.io",
-              "/var/cache/terrace", "/mnt/pfs", "/var/lib/terrace/scratch"}
+              "/var/cache/terrace", "/mnt/pfs", "/mnt/pfs/volumes", "/mnt/homes", "/var/lib/terrace/scratch"}
+# Who makes and removes directories of users, where there are any: root, but with rights over files alone.
+MAKES = ("terrace-csi-controller", "driver")
+FILES = {"drop": ["ALL"], "add": ["DAC_OVERRIDE", "FOWNER"]}
+# Who may change nodes, where they wait for their drivers.
+UNTAINTS = ("terrace-controller", ["get", "patch"])
 DANGEROUS = {"secrets", "pods/exec", "serviceaccounts/token", "clusterroles", "clusterrolebindings", "roles", "rolebindings"}
 
 
@@ -70,7 +75,7 @@ def pods(problems: Problems, found: list[dict]) -> None:
     problems.check((PRIVILEGED | ASKS_API) <= seen, f"listed and not there: {(PRIVILEGED | ASKS_API) - seen}")
 
 
-def accounts(problems: Problems, found: list[dict]) -> None:
+def accounts(problems: Problems, found: list[dict], waits: bool) -> None:
     bound = {}
     for one in found:
         if one["kind"] in ("ClusterRoleBinding", "RoleBinding"):
@@ -86,7 +91,9 @@ def accounts(problems: Problems, found: list[dict]) -> None:
             over = {"escalate", "bind", "impersonate", "deletecollection"} & set(rule["verbs"])
             problems.check(not over, f"{identity(one)}: {over}")
             if "nodes" in rule["resources"] or "pods" in rule["resources"]:
-                problems.check(set(rule["verbs"]) <= {"get", "list", "watch"}, f"{identity(one)}: changes {rule['resources']}")
+                untaints = rule["resources"] == ["nodes"] and (one["metadata"]["name"], rule["verbs"]) == UNTAINTS
+                reads = set(rule["verbs"]) <= {"get", "list", "watch"}
+                problems.check(reads or untaints and waits, f"{identity(one)}: changes {rule['resources']}")
     # What runs on every node and needs no API server has no rights there at all.
     for account in ("terrace-keeper", "terrace-csi-data"):
         problems.check(account not in bound, f"{account} has {bound.get(account)}")
@@ -100,5 +107,5 @@ problems = Problems()
 for values in ({}, EVERYTHING):
     rendered = render(values)
     pods(problems, rendered)
-    accounts(problems, rendered)
+    accounts(problems, rendered, values.get("controller", {}).get("startupTaint", False))
 problems.end("rights of containers and accounts")

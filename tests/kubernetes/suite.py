@@ -31,6 +31,11 @@ VERSION = "1.34.2"
 PATIENCE = 120
 NAMESPACE = "terrace-system"
 ACCOUNT = f"system:serviceaccount:{NAMESPACE}:terrace-controller"
+# What a node waits for, and the rights that the chart gives for it (controller.startupTaint).
+DRIVERS = ("data.terrace.io", "local.terrace.io")
+UNTAINT = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "untaint"}, "rules": [
+    {"apiGroups": ["storage.k8s.io"], "resources": ["csinodes"], "verbs": ["list", "watch"]},
+    {"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "patch"]}]}
 
 
 def api_server() -> Path:
@@ -197,7 +202,8 @@ def start_controller(world: World, *more: str) -> None:
         world.binary, "--log=debug", "controller", f"--kube-api={world.url}", f"--kube-token-file={token}",
         f"--kube-ca-file={world.place}/certs/apiserver.crt", f"--namespace={NAMESPACE}", f"--catalog={world.catalog}",
         f"--token-file={world.place}/catalog/token", f"--webhook-listen=127.0.0.1:{world.hooks}",
-        f"--webhook-cert={world.place}/tls/tls.crt", f"--webhook-key={world.place}/tls/tls.key", *more])
+        f"--webhook-cert={world.place}/tls/tls.crt", f"--webhook-key={world.place}/tls/tls.key",
+        *(f"--untaint-after={driver}" for driver in DRIVERS), *more])
 
 
 def start_catalog(world: World) -> None:
@@ -236,6 +242,9 @@ def install(world: World) -> None:
     world.kubectl("wait", "--for=condition=Established", "crd/datasets.terrace.io", "--timeout=60s")
     world.passed("the definition is taken and established")
     world.kubectl("apply", "-f", str(BASE / "controller.yaml"))
+    world.kubectl("apply", "-f", "-", text=json.dumps(UNTAINT))
+    world.kubectl("create", "clusterrolebinding", "untaint", "--clusterrole=untaint",
+                  f"--serviceaccount={NAMESPACE}:terrace-controller")
     world.passed("the controller's objects and rights are taken")
     root = certificates(world)
     hooks = [json.loads(world.kubectl("create", "--dry-run=client", "-o", "json", "-f", "-", text=text))
@@ -393,6 +402,25 @@ def scratch(world: World) -> None:
     world.until("it goes when that is asked for", path, lambda found: found is None)
 
 
+def taints(world: World) -> None:
+    """A node that waits; the kubelet's part is played by the administrator."""
+    ours = {"key": "terrace.io/agent-not-ready", "effect": "NoSchedule"}
+    other = {"key": "example.com/other", "value": "a", "effect": "NoSchedule"}
+    world.make("/api/v1/nodes", {"metadata": {"name": "n2"}, "spec": {"taints": [ours, other]}})
+    drivers = [{"name": name, "nodeID": "n2", "topologyKeys": []} for name in DRIVERS]
+    path = "/apis/storage.k8s.io/v1/csinodes"
+    world.make(path, {"metadata": {"name": "n2"}, "spec": {"drivers": drivers[:1]}})
+    world.make("/api/v1/nodes", {"metadata": {"name": "n3"}, "spec": {"taints": [ours]}})
+    world.make(path, {"metadata": {"name": "n3"}, "spec": {"drivers": drivers}})
+    keys = lambda found: [one["key"] for one in found["spec"].get("taints", [])]  # noqa: E731
+    freed = lambda found: ours["key"] not in keys(found)  # noqa: E731
+    world.until("a node with its drivers is freed", "/api/v1/nodes/n3", freed)
+    assert ours["key"] in keys(world.ask("GET", "/api/v1/nodes/n2")[1]), "freed without its drivers"
+    world.patch(f"{path}/n2", {"spec": {"drivers": drivers}})
+    found = world.until("and one that waited, when they come", "/api/v1/nodes/n2", freed)
+    assert other["key"] in keys(found), found
+
+
 def rights(world: World, since: int) -> None:
     """Fails when the API server has refused anything since that place of the controller's log."""
     refused = [line for line in world.log("controller")[since:].splitlines() if "403 Forbidden" in line]
@@ -429,6 +457,7 @@ def main() -> None:
             since = len(world.log("controller"))
             removal(world)
             scratch(world)
+            taints(world)
             rights(world, since)
             world.passed("no right is missing")
         except BaseException:

@@ -4,7 +4,7 @@
 //! api/         what is asked of an API server: objects, lists, watches, the lease of the leader
 //! catalog.rs   what is asked of a catalog, as a trait
 //! keep/        the leader's passes: resources <-> catalog, volumes and claims, warm-up of nodes that pods
-//!              were bound to, scratch volumes of nodes that are gone
+//!              were bound to, scratch volumes of nodes that are gone, taints of nodes that wait for drivers
 //! admission/   the webhooks, answered by every replica
 //! names.rs, wanted.rs, mounts.rs, dataset.rs   what users write: labels, annotations, resources
 //! crd.rs       the definition of the resource

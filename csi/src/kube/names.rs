@@ -9,6 +9,7 @@
 //! annotation  terrace.io/resolved      on a pod: what the webhook mounted, written by it
 //! annotation  terrace.io/when-node-gone    on a scratch volume: keep or delete
 //! annotation  terrace.io/node-gone-since   on a scratch volume: written by the controller
+//! taint       terrace.io/agent-not-ready   on a node: pods stay away until its drivers are registered
 //! label       app.kubernetes.io/managed-by=terrace-controller   what the controller made, and removes
 //! ```
 //!
@@ -39,6 +40,8 @@ pub(crate) const RESOLVED_KEY: &str = "terrace.io/resolved";
 pub(crate) const WHEN_GONE_KEY: &str = "terrace.io/when-node-gone";
 /// See the module text.
 pub(crate) const GONE_SINCE_KEY: &str = "terrace.io/node-gone-since";
+/// See the module text.
+pub(crate) const NOT_READY_TAINT: &str = "terrace.io/agent-not-ready";
 /// Which dataset or selector an object of ours is about.
 pub(crate) const SELECTOR_KEY: &str = "terrace.io/selector";
 /// Description of the dataset that a resource registers.

@@ -21,7 +21,8 @@ use super::admission::{Admission, Mutator, Placement, Resolver, Validator, route
 use super::api::{CacheSet, Election, Feed, KubeClient, LeaseSettings};
 use super::catalog::Catalog;
 use super::keep::{
-    CatalogView, DatasetKeeper, ScratchKeeper, ScratchPolicy, VolumeKeeper, WarmKeeper, keep,
+    CatalogView, DatasetKeeper, ScratchKeeper, ScratchPolicy, TaintKeeper, VolumeKeeper,
+    WarmKeeper, keep,
 };
 
 /// Why a controller ended by itself.
@@ -53,6 +54,9 @@ pub struct Settings {
     pub lease: LeaseSettings,
     /// What happens to scratch volumes of nodes that are gone.
     pub scratch: ScratchPolicy,
+    /// Drivers that a node's kubelet must have registered before the taint `terrace.io/agent-not-ready` is
+    /// taken from the node; none: no taint is looked at.
+    pub untaint: Vec<String>,
     /// The webhooks; none: no webhooks here.
     pub webhooks: Option<Webhooks>,
 }
@@ -65,6 +69,8 @@ struct Parts {
     feed: Feed,
     view: CatalogView,
     scratch: ScratchPolicy,
+    untaint: Vec<String>,
+    numbers: ControllerNumbers,
 }
 
 /// Runs until `stop`. Dropping it ends every task where it is, which is never a half-made change.
@@ -82,6 +88,8 @@ pub async fn run(
         feed,
         view: CatalogView::new(),
         scratch: settings.scratch,
+        untaint: settings.untaint,
+        numbers: settings.numbers,
     };
     let mut tasks: JoinSet<Result<(), ControllerError>> = JoinSet::new();
     follow(&parts, &mut tasks, &stop);
@@ -130,6 +138,9 @@ fn follow(
         };
     }
     follow!(namespaces, nodes, pods, volumes, claims, datasets);
+    if !parts.untaint.is_empty() {
+        follow!(csi_nodes);
+    }
     let view = parts.view.clone();
     let following = view.follow(Arc::clone(&parts.catalog), stop.clone());
     tasks.spawn(async move {
@@ -205,8 +216,13 @@ fn start(parts: &Parts, passes: &mut JoinSet<()>, term: &CancellationToken) {
     );
     let warm = WarmKeeper::new(caches.clone(), catalog(), parts.view.clone());
     let scratch = ScratchKeeper::new(client.clone(), caches.clone(), parts.scratch);
-    passes.spawn(keep(datasets, [slow(), listed()], term.clone()));
-    passes.spawn(keep(volumes, [slow(), listed()], term.clone()));
-    passes.spawn(keep(warm, [pods(), never()], term.clone()));
-    passes.spawn(keep(scratch, [slow(), never()], term.clone()));
+    let numbers = || parts.numbers.clone();
+    passes.spawn(keep(datasets, [slow(), listed()], numbers(), term.clone()));
+    passes.spawn(keep(volumes, [slow(), listed()], numbers(), term.clone()));
+    passes.spawn(keep(warm, [pods(), never()], numbers(), term.clone()));
+    passes.spawn(keep(scratch, [slow(), never()], numbers(), term.clone()));
+    if !parts.untaint.is_empty() {
+        let taints = TaintKeeper::new(client.clone(), caches.clone(), parts.untaint.clone());
+        passes.spawn(keep(taints, [slow(), never()], numbers(), term.clone()));
+    }
 }

@@ -11,6 +11,7 @@ mod datasets;
 mod faults;
 mod pods;
 mod scratch;
+mod taints;
 mod volumes;
 mod world;
 

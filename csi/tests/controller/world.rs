@@ -15,6 +15,9 @@ use crate::catalog::TestCatalog;
 /// However busy the machine is.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Drivers that a node waits for.
+pub(crate) const DRIVERS: [&str; 2] = ["data.terrace.io", "local.terrace.io"];
+
 /// One controller; dropping it is `kill -9`.
 pub(crate) struct Controller {
     task: JoinHandle<()>,
@@ -73,6 +76,7 @@ impl World {
                 gone_after: Duration::ZERO,
                 delete: clean,
             },
+            untaint: DRIVERS.map(str::to_owned).into(),
             webhooks: Some(Webhooks {
                 listener,
                 tls: None,

@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::client::{Event, KubeClient};
 use super::error::KubeError;
-use super::object::{Claim, DatasetObject, Kept, Key, Meta, Namespace, Node, Pod, Volume};
+use super::object::{Claim, CsiNode, DatasetObject, Kept, Key, Meta, Namespace, Node, Pod, Volume};
 use crate::kube::pause::Pause;
 
 /// Most objects of a kind: the largest clusters have 150,000 pods. More would be held in vain, because
@@ -251,6 +251,8 @@ fn parse<T: Kept>(value: Value) -> Option<T> {
 pub(crate) struct CacheSet {
     pub(crate) namespaces: Cache<Namespace>,
     pub(crate) nodes: Cache<Node>,
+    /// Followed only where nodes wait for their drivers.
+    pub(crate) csi_nodes: Cache<CsiNode>,
     pub(crate) pods: Cache<Pod>,
     pub(crate) volumes: Cache<Volume>,
     pub(crate) claims: Cache<Claim>,
@@ -260,7 +262,7 @@ pub(crate) struct CacheSet {
 /// The counters behind a [`CacheSet`]: pods change all the time and wake only who looks at pods.
 #[derive(Debug)]
 pub(crate) struct Feed {
-    /// Namespaces, volumes, claims, datasets, nodes.
+    /// Namespaces, volumes, claims, datasets, nodes and their drivers.
     pub(crate) slow: watch::Sender<u64>,
     /// Pods.
     pub(crate) pods: watch::Sender<u64>,
@@ -276,6 +278,7 @@ impl CacheSet {
         let caches = Self {
             namespaces: Cache::new(feed.slow.clone()),
             nodes: Cache::new(feed.slow.clone()),
+            csi_nodes: Cache::new(feed.slow.clone()),
             pods: Cache::new(feed.pods.clone()),
             volumes: Cache::new(feed.slow.clone()),
             claims: Cache::new(feed.slow.clone()),

@@ -24,4 +24,4 @@ pub use error::KubeError;
 pub(crate) use lease::Election;
 pub use lease::LeaseSettings;
 pub(crate) use object::{Claim, DatasetObject, Key, Meta, Namespace, Node, Pod, PodVolume, Volume};
-pub(crate) use resource::{CONFIG_MAPS, DATASETS, VOLUME_CLAIMS, VOLUMES};
+pub(crate) use resource::{CONFIG_MAPS, DATASETS, NODES, VOLUME_CLAIMS, VOLUMES};

@@ -10,7 +10,9 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::resource::{DATASETS, NAMESPACES, NODES, PODS, Resource, VOLUME_CLAIMS, VOLUMES};
+use super::resource::{
+    CSI_NODES, DATASETS, NAMESPACES, NODES, PODS, Resource, VOLUME_CLAIMS, VOLUMES,
+};
 
 /// Namespace (empty for objects of the cluster) and name.
 pub(crate) type Key = (String, String);
@@ -59,11 +61,43 @@ pub(crate) struct Namespace {
     pub(crate) metadata: Meta,
 }
 
-/// A node.
+/// A node: what keeps pods away from it.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Node {
     pub(crate) metadata: Meta,
+    pub(crate) spec: NodeSpec,
+}
+
+/// See [`Node`].
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct NodeSpec {
+    /// As they are written: those of others are written back as they were.
+    pub(crate) taints: Vec<Value>,
+}
+
+/// Which drivers the kubelet of the node of that name has registered.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct CsiNode {
+    pub(crate) metadata: Meta,
+    pub(crate) spec: CsiNodeSpec,
+}
+
+/// See [`CsiNode`].
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct CsiNodeSpec {
+    #[serde(deserialize_with = "absent_or_null")]
+    pub(crate) drivers: Vec<RegisteredDriver>,
+}
+
+/// See [`CsiNode`].
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct RegisteredDriver {
+    pub(crate) name: String,
 }
 
 /// A pod: where it runs and which volumes it has.
@@ -167,6 +201,15 @@ pub(crate) struct DatasetObject {
     pub(crate) status: Value,
 }
 
+/// A list that Go writes as `null` when it is empty.
+fn absent_or_null<'de, D, T>(from: D) -> Result<Vec<T>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    Ok(Option::deserialize(from)?.unwrap_or_default())
+}
+
 macro_rules! kept {
     ($($kind:ty => $resource:expr),* $(,)?) => {
         $(impl Kept for $kind {
@@ -182,6 +225,7 @@ macro_rules! kept {
 kept! {
     Namespace => NAMESPACES,
     Node => NODES,
+    CsiNode => CSI_NODES,
     Pod => PODS,
     Volume => VOLUMES,
     Claim => VOLUME_CLAIMS,

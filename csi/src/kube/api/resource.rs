@@ -68,6 +68,13 @@ pub(crate) const LEASES: Resource = Resource {
     plural: "leases",
     kind: "Lease",
 };
+/// Which drivers the kubelet of a node has registered.
+pub(crate) const CSI_NODES: Resource = Resource {
+    group: "storage.k8s.io",
+    version: "v1",
+    plural: "csinodes",
+    kind: "CSINode",
+};
 /// Our own kind.
 pub(crate) const DATASETS: Resource = Resource {
     group: "terrace.io",

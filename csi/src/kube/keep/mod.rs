@@ -13,6 +13,7 @@
 mod datasets;
 mod scratch;
 mod status;
+mod taints;
 mod view;
 mod volumes;
 mod warm;
@@ -26,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use datasets::DatasetKeeper;
 pub(crate) use scratch::ScratchKeeper;
 pub use scratch::ScratchPolicy;
+pub(crate) use taints::TaintKeeper;
 pub(crate) use view::{CatalogView, View};
 pub(crate) use volumes::VolumeKeeper;
 pub(crate) use warm::WarmKeeper;

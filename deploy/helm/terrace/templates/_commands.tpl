@@ -66,4 +66,12 @@
 - --clean-scratch
 {{- end }}
 - --scratch-gone-after={{ .Values.controller.scratch.goneAfter }}
+{{- if .Values.controller.startupTaint }}
+{{- if .Values.csi.data.enabled }}
+- --untaint-after=data.terrace.io
+{{- end }}
+{{- if .Values.csi.local.enabled }}
+- --untaint-after=local.terrace.io
+{{- end }}
+{{- end }}
 {{- end -}}
