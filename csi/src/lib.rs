@@ -5,7 +5,7 @@
 //! What was promised about a volume lies in [`Records`], what is mounted goes through [`Kubelet`].
 //! [`wire`] is the interface, [`server`] a socket with services on it, [`identity`] the service that
 //! all drivers have, [`locks`] keeps the operations on one volume apart, [`capability`] is how a volume
-//! is used. [`data`] is the driver of versions, [`local`] that of [`scratch`] volumes. The crate knows no
+//! is used, [`metrics`] is what is counted. [`data`] is the driver of versions, [`local`] that of [`scratch`] volumes. The crate knows no
 //! bytes of datasets and reaches the node daemon only through its socket. [`kube`] is the
 //! controller of a whole cluster.
 
@@ -16,6 +16,7 @@ pub mod identity;
 pub mod kube;
 pub mod local;
 pub mod locks;
+pub mod metrics;
 mod mounts;
 mod pod_token;
 mod records;

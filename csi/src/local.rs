@@ -29,7 +29,7 @@ pub use node::Node;
 pub use staged::{Published, Staged};
 
 use crate::locks::Locks;
-use crate::scratch::{CapError, Scratch, ScratchError};
+use crate::scratch::{CapError, Scratch, ScratchError, Summary};
 use crate::wire::Topology;
 use crate::{Kubelet, Records, VolumeId};
 
@@ -69,6 +69,11 @@ impl Local {
             node: node.to_owned(),
             removed: Arc::new(Notify::new()),
         })
+    }
+
+    /// Counts the volumes of the node. Blocks.
+    pub fn summary(&self) -> Result<Summary, ScratchError> {
+        self.scratch.summary()
     }
 
     /// Begins to remove what was deleted, now and whenever a volume is deleted. In a tokio runtime.

@@ -43,6 +43,7 @@ pub use error::ScratchError;
 pub use ids::PRIVATE_IDS;
 pub use image::ImageFormat;
 pub use request::NewVolume;
+pub use room::Summary;
 pub use store::{Scratch, ScratchConfig};
 pub use sweep::Swept;
 pub(crate) use tree::{open_below, remove_below};

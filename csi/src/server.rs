@@ -17,14 +17,17 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Instant;
 
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
+use tonic::Code;
 use tonic::service::Routes;
 use tonic::transport::Server;
+
+use crate::metrics::CallNumbers;
 
 /// Calls of one connection that are worked on at the same time; kubelet and each sidecar have one
 /// connection, and more calls wait in it.
@@ -88,12 +91,13 @@ impl FromStr for Endpoint {
 pub async fn serve(
     endpoint: &Endpoint,
     routes: Routes,
+    calls: CallNumbers,
     shutdown: CancellationToken,
 ) -> Result<(), ServeError> {
     let (listener, socket) = bind(endpoint.path()).await?;
     let logged = routes
         .into_axum_router()
-        .layer(middleware::from_fn(log_call));
+        .layer(middleware::from_fn_with_state(calls, log_call));
     tracing::info!(socket = %endpoint.path().display(), "the driver serves");
     let served = Server::builder()
         .concurrency_limit_per_connection(CALLS_AT_ONCE)
@@ -168,8 +172,8 @@ async fn bind(path: &Path) -> Result<(UnixListener, Socket), ServeError> {
     }
 }
 
-/// One line for each call. Refusals are for people; the rest is for those who look for something.
-async fn log_call(request: Request, next: Next) -> Response {
+/// One line and one count for each call. Refusals are for people; the rest is for those who look for something.
+async fn log_call(State(calls): State<CallNumbers>, request: Request, next: Next) -> Response {
     let call = request
         .uri()
         .path()
@@ -177,12 +181,18 @@ async fn log_call(request: Request, next: Next) -> Response {
         .to_owned();
     let begun = Instant::now();
     let response = next.run(request).await;
-    let seconds = begun.elapsed().as_secs_f64();
+    let took = begun.elapsed();
+    let seconds = took.as_secs_f64();
     let header = |name: &str| {
         let value = response.headers().get(name)?;
         Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
     };
-    match header(STATUS).filter(|code| code != "0") {
+    let refused = header(STATUS).filter(|code| code != "0");
+    let code = refused
+        .as_ref()
+        .map(|code| Code::from_bytes(code.as_bytes()));
+    calls.count(&call, code.unwrap_or(Code::Ok), took);
+    match refused {
         None => tracing::debug!(call, seconds, "csi call"),
         Some(code) => {
             let why = header(MESSAGE).unwrap_or_default().replace("%20", " ");
@@ -242,7 +252,8 @@ mod tests {
         let server = {
             let (routes, end) = (routes(&ready), end.clone());
             let endpoint = endpoint.clone();
-            tokio::spawn(async move { serve(&endpoint, routes, end).await })
+            let calls = CallNumbers::new("test.terrace.io");
+            tokio::spawn(async move { serve(&endpoint, routes, calls, end).await })
         };
         while !path.exists() {
             assert!(!server.is_finished());

@@ -10,15 +10,17 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use terrace_cache::units::Span;
 use terrace_catalog::tls::ServerTls;
+use terrace_csi::identity::Readiness;
 use terrace_csi::kube::{
     DATA_DRIVER, KubeClient, LOCAL_DRIVER, LeaseSettings, ScratchPolicy, Settings, Webhooks,
     crd_yaml, run as run_controller,
 };
+use terrace_csi::metrics::{ControllerNumbers, Page};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-use super::{Failure, Global};
+use super::{Failure, Global, pages};
 use crate::catalog::cluster::ClusterCatalog;
 use crate::catalog::place::CatalogArgs;
 use crate::catalog::trusting;
@@ -104,6 +106,9 @@ async fn control(args: &ControllerArgs, global: &Global) -> Result<()> {
     let namespace = args.namespace()?;
     let lease = LeaseSettings::new(&namespace, "terrace-controller", &args.identity());
     let webhooks = args.webhooks().await?;
+    let (numbers, ready) = (ControllerNumbers::default(), Readiness::default());
+    let mut page = Page::new(ready.clone());
+    numbers.show(&mut page);
     let settings = Settings {
         own_namespace: namespace,
         lease,
@@ -113,9 +118,12 @@ async fn control(args: &ControllerArgs, global: &Global) -> Result<()> {
         },
         untaint: args.untaint_after.clone(),
         webhooks,
+        numbers,
+        ready,
     };
     tracing::info!(catalog = catalog.address(), "the controller runs");
     let stop = CancellationToken::new();
+    let _shown = pages::show(page, args.metrics, &stop).await?;
     let catalog = Arc::new(ClusterCatalog::new(catalog));
     let running = run_controller(client, catalog, settings, stop.clone());
     let mut running = std::pin::pin!(running);

@@ -6,12 +6,13 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 use terrace_csi::identity::{Identity, Readiness};
+use terrace_csi::metrics::{CallNumbers, Page};
 use terrace_csi::server::{self, Endpoint};
 use terrace_csi::wire::identity_server::IdentityServer;
 use tokio_util::sync::CancellationToken;
 
 use super::catalog::{Ends, runtime};
-use super::{Failure, Global};
+use super::{Failure, Global, pages};
 use crate::csi::data::{DataArgs, Start};
 use crate::csi::local::LocalArgs;
 use crate::csi::{self, Driver};
@@ -74,6 +75,9 @@ pub(crate) struct CsiArgs {
     /// Directory of the kubelet; paths of volumes lie below it and nowhere else
     #[arg(long, value_name = "DIR", default_value = "/var/lib/kubelet")]
     kubelet_dir: PathBuf,
+    /// Address that serves /metrics and /readyz over plain HTTP [default: none]
+    #[arg(long, value_name = "ADDR")]
+    metrics: Option<SocketAddr>,
     #[command(flatten, next_help_heading = "Driver data")]
     data: DataArgs,
     #[command(flatten, next_help_heading = "Driver local")]
@@ -124,12 +128,18 @@ async fn serve(args: &CsiArgs, global: &Global) -> Result<()> {
         plugin,
         services,
         locks,
+        show,
     } = driver;
     let ready = Readiness::default();
+    let calls = CallNumbers::new(plugin.name);
+    let mut page = Page::new(ready.clone());
+    calls.show(&mut page);
+    show(&mut page);
     let identity = IdentityServer::new(Identity::new(plugin, ready.clone()));
     let routes = services.add_service(identity);
     let end = CancellationToken::new();
-    let serving = server::serve(&args.endpoint, routes, end.clone());
+    let shown = pages::show(page, args.metrics, &end).await?;
+    let serving = server::serve(&args.endpoint, routes, calls, end.clone());
     tokio::pin!(serving);
     ready.set(true);
     tokio::select! {
@@ -139,5 +149,6 @@ async fn serve(args: &CsiArgs, global: &Global) -> Result<()> {
     let served = serving.await;
     // A call whose caller has gone is carried out to its end.
     locks.drained().await;
+    drop(shown);
     Ok(served?)
 }

@@ -25,6 +25,7 @@ mod keeper;
 pub(crate) mod mount;
 mod node;
 mod nodes;
+mod pages;
 mod serving;
 mod source;
 mod status;

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use terrace_csi::data::controller::Controller;
 use terrace_csi::data::node::{Inline, Node, Parts};
-use terrace_csi::data::{Catalog, NAME};
+use terrace_csi::data::{Bases, Catalog, NAME};
 use terrace_csi::identity::Plugin;
 use terrace_csi::locks::Locks;
 use terrace_csi::wire::controller_server::ControllerServer;
@@ -113,6 +113,7 @@ pub(crate) fn assemble(args: &DataArgs, start: &Start<'_>) -> Result<Driver> {
         },
         services,
         locks,
+        show: Box::new(|_| {}),
     })
 }
 

@@ -10,6 +10,7 @@ use terrace_csi::Kubelet;
 use terrace_csi::identity::Plugin;
 use terrace_csi::local::{Controller, Local, NAME, Node, NodeParts};
 use terrace_csi::locks::Locks;
+use terrace_csi::metrics::ScratchNumbers;
 use terrace_csi::scratch::{Expected, QuotaKind, Scratch, ScratchConfig};
 use terrace_csi::wire::controller_server::ControllerServer;
 use terrace_csi::wire::node_server::NodeServer;
@@ -66,6 +67,7 @@ pub(crate) fn assemble(args: &LocalArgs, start: &Start<'_>) -> Result<Driver> {
     }
     let locks = Locks::default();
     let local = Arc::new(Local::new(scratch, locks.clone(), start.node)?);
+    let counted = Arc::clone(&local);
     let mut services = Routes::default();
     if start.role.controls() {
         services = services.add_service(ControllerServer::new(Controller::new(Arc::clone(&local))));
@@ -87,5 +89,6 @@ pub(crate) fn assemble(args: &LocalArgs, start: &Start<'_>) -> Result<Driver> {
         },
         services,
         locks,
+        show: Box::new(move |page| ScratchNumbers::show(&counted, page)),
     })
 }

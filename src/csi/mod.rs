@@ -2,6 +2,7 @@
 
 use terrace_csi::identity::Plugin;
 use terrace_csi::locks::Locks;
+use terrace_csi::metrics::Page;
 use tonic::service::Routes;
 
 mod daemon;
@@ -17,4 +18,6 @@ pub(crate) struct Driver {
     pub(crate) services: Routes,
     /// Its operations under way.
     pub(crate) locks: Locks,
+    /// Shows what it counts besides its calls.
+    pub(crate) show: Box<dyn FnOnce(&mut Page)>,
 }

@@ -24,6 +24,8 @@ use super::keep::{
     CatalogView, DatasetKeeper, ScratchKeeper, ScratchPolicy, TaintKeeper, VolumeKeeper,
     WarmKeeper, keep,
 };
+use crate::identity::Readiness;
+use crate::metrics::ControllerNumbers;
 
 /// Why a controller ended by itself.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +61,10 @@ pub struct Settings {
     pub untaint: Vec<String>,
     /// The webhooks; none: no webhooks here.
     pub webhooks: Option<Webhooks>,
+    /// What is counted.
+    pub numbers: ControllerNumbers,
+    /// Set once the cluster was listed.
+    pub ready: Readiness,
 }
 
 /// Everything that is shared by the tasks.
@@ -93,6 +99,7 @@ pub async fn run(
     };
     let mut tasks: JoinSet<Result<(), ControllerError>> = JoinSet::new();
     follow(&parts, &mut tasks, &stop);
+    tasks.spawn(listed(&parts, settings.ready, stop.clone()));
     if let Some(webhooks) = settings.webhooks {
         let router = router(admission(&parts, settings.own_namespace));
         let end = stop.clone();
@@ -120,6 +127,27 @@ pub async fn run(
     Ok(())
 }
 
+/// Says that the cluster was listed, once it was. Ends with `stop` only.
+fn listed(
+    parts: &Parts,
+    ready: Readiness,
+    stop: CancellationToken,
+) -> impl Future<Output = Result<(), ControllerError>> + use<> {
+    let namespaces = parts.caches.namespaces.clone();
+    let mut changes = parts.feed.slow.subscribe();
+    async move {
+        let seen = async {
+            while namespaces.all().is_none() && changes.changed().await.is_ok() {}
+            ready.set(true);
+        };
+        tokio::select! {
+            () = seen => stop.cancelled().await,
+            () = stop.cancelled() => {}
+        }
+        Ok(())
+    }
+}
+
 fn follow(
     parts: &Parts,
     tasks: &mut JoinSet<Result<(), ControllerError>>,
@@ -129,7 +157,11 @@ fn follow(
         ($($cache:ident),*) => {
             $({
                 let cache = parts.caches.$cache.clone();
-                let following = cache.follow(parts.client.clone(), stop.clone());
+                let following = cache.follow(
+                    parts.client.clone(),
+                    parts.numbers.clone(),
+                    stop.clone(),
+                );
                 tasks.spawn(async move {
                     following.await;
                     Ok(())
@@ -161,6 +193,7 @@ fn admission(parts: &Parts, own_namespace: String) -> Admission {
         mutator: Mutator::new(resolver, placement, own_namespace),
         validator: Validator::new(caches.clone()),
         caches: caches.clone(),
+        numbers: parts.numbers.clone(),
     }
 }
 
@@ -169,6 +202,7 @@ async fn lead(parts: Parts, lease: LeaseSettings, stop: CancellationToken) {
     let mut election = Election::new(parts.client.clone(), lease);
     while election.win(&stop).await {
         tracing::info!("this replica leads");
+        let _shown = parts.numbers.leads();
         let term = stop.child_token();
         let mut passes = JoinSet::new();
         start(&parts, &mut passes, &term);

@@ -8,7 +8,39 @@ use super::error::ScratchError;
 use super::store::Scratch;
 use crate::RecordState;
 
+/// What the volumes of a base directory come to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Volumes that were answered and not removed.
+    pub volumes: u64,
+    /// Their sizes, together.
+    pub promised_bytes: u64,
+    /// Bytes that can still be promised.
+    pub capacity_bytes: u64,
+    /// Deleted volumes whose files are still there.
+    pub deleted: u64,
+}
+
 impl Scratch {
+    /// Counts the volumes. Reads every record.
+    pub fn summary(&self) -> Result<Summary, ScratchError> {
+        let mut summary = Summary {
+            capacity_bytes: self.capacity()?,
+            ..Summary::default()
+        };
+        for record in self.volumes.list()? {
+            match record.state {
+                RecordState::Ready => {
+                    summary.volumes += 1;
+                    summary.promised_bytes = summary.promised_bytes.saturating_add(record.size);
+                }
+                RecordState::Deleting => summary.deleted += 1,
+                RecordState::Making => {}
+            }
+        }
+        Ok(summary)
+    }
+
     /// Bytes that can still be promised: free ones, less what volumes were promised and have not
     /// taken, less what is kept free.
     pub fn capacity(&self) -> Result<u64, ScratchError> {

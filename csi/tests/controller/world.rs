@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use terrace_csi::identity::Readiness;
 use terrace_csi::kube::{KubeClient, LeaseSettings, ScratchPolicy, Settings, Webhooks, run};
+use terrace_csi::metrics::ControllerNumbers;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -81,6 +83,8 @@ impl World {
                 listener,
                 tls: None,
             }),
+            numbers: ControllerNumbers::default(),
+            ready: Readiness::default(),
         };
         let catalog = std::sync::Arc::new(self.catalog.clone());
         let stop = CancellationToken::new();

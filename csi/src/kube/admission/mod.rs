@@ -32,6 +32,8 @@ pub(crate) use resolve::Resolver;
 use review::{Answer, Review};
 pub(crate) use validate::Validator;
 
+use crate::metrics::ControllerNumbers;
+
 /// Most bytes of a request: two objects of the size that etcd takes, and what is around them.
 const BODY_MAX: usize = 8 << 20;
 
@@ -41,6 +43,7 @@ pub(crate) struct Admission {
     pub(crate) mutator: Mutator,
     pub(crate) validator: Validator,
     pub(crate) caches: super::api::CacheSet,
+    pub(crate) numbers: ControllerNumbers,
 }
 
 /// The routes.
@@ -57,6 +60,7 @@ async fn mutate(State(admission): State<Arc<Admission>>, request: Request) -> Re
     match review(request).await {
         Ok(review) => {
             let answer = admission.mutator.answer(&review).await;
+            admission.numbers.reviewed("mutate", answer.is_allowed());
             respond(&review, answer)
         }
         Err(refused) => refused,
@@ -65,7 +69,11 @@ async fn mutate(State(admission): State<Arc<Admission>>, request: Request) -> Re
 
 async fn validate(State(admission): State<Arc<Admission>>, request: Request) -> Response {
     match review(request).await {
-        Ok(review) => respond(&review, admission.validator.answer(&review)),
+        Ok(review) => {
+            let answer = admission.validator.answer(&review);
+            admission.numbers.reviewed("validate", answer.is_allowed());
+            respond(&review, answer)
+        }
         Err(refused) => refused,
     }
 }

@@ -59,6 +59,11 @@ impl Answer {
             warnings: Vec::new(),
         }
     }
+
+    /// Whether it is a yes.
+    pub(super) fn is_allowed(&self) -> bool {
+        matches!(self, Self::Allowed { .. })
+    }
 }
 
 impl Review {

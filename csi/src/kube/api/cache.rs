@@ -28,6 +28,7 @@ use super::client::{Event, KubeClient};
 use super::error::KubeError;
 use super::object::{Claim, CsiNode, DatasetObject, Kept, Key, Meta, Namespace, Node, Pod, Volume};
 use crate::kube::pause::Pause;
+use crate::metrics::ControllerNumbers;
 
 /// Most objects of a kind: the largest clusters have 150,000 pods. More would be held in vain, because
 /// half of a list leads to removals of what the other half names.
@@ -110,13 +111,18 @@ impl<T: Kept> Cache<T> {
     }
 
     /// Keeps the objects in step until `stop`.
-    pub(crate) async fn follow(self, client: KubeClient, stop: CancellationToken) {
+    pub(crate) async fn follow(
+        self,
+        client: KubeClient,
+        numbers: ControllerNumbers,
+        stop: CancellationToken,
+    ) {
         let plural = T::RESOURCE.plural;
         let mut pause = Pause::default();
         loop {
             let outcome = tokio::select! {
                 () = stop.cancelled() => return,
-                outcome = self.list_and_watch(&client, &mut pause) => outcome,
+                outcome = self.list_and_watch(&client, &numbers, &mut pause) => outcome,
             };
             match outcome {
                 Ok(why) => tracing::debug!(plural, why, "list again"),
@@ -133,9 +139,12 @@ impl<T: Kept> Cache<T> {
     async fn list_and_watch(
         &self,
         client: &KubeClient,
+        numbers: &ControllerNumbers,
         pause: &mut Pause,
     ) -> Result<&'static str, KubeError> {
-        let mut place = self.list(client).await?;
+        let listed = self.list(client).await;
+        numbers.listed(T::RESOURCE.plural, listed.is_ok());
+        let mut place = listed?;
         let end = Instant::now() + RELIST;
         loop {
             let watch = client.watch(&T::RESOURCE, &place.version).await;

@@ -35,6 +35,7 @@ pub(crate) use warm::WarmKeeper;
 use super::api::KubeError;
 use super::catalog::CatalogFault;
 use super::pause::Pause;
+use crate::metrics::ControllerNumbers;
 
 /// Shortest time between two passes: what changes together is looked at together.
 const GATHER: Duration = Duration::from_millis(200);
@@ -50,7 +51,7 @@ pub(crate) enum Trouble {
 
 /// One thing that is kept as it should be.
 pub(crate) trait Keeper: Send {
-    /// For the log.
+    /// For the log and the numbers.
     const NAME: &'static str;
 
     /// A pass is made at least this often.
@@ -65,6 +66,7 @@ pub(crate) trait Keeper: Send {
 pub(crate) async fn keep<K: Keeper>(
     mut keeper: K,
     mut wakers: [watch::Receiver<u64>; 2],
+    numbers: ControllerNumbers,
     stop: CancellationToken,
 ) {
     let mut pause = Pause::default();
@@ -77,6 +79,7 @@ pub(crate) async fn keep<K: Keeper>(
             () = stop.cancelled() => return,
             outcome = keeper.pass() => outcome,
         };
+        numbers.passed(K::NAME, outcome.is_ok());
         let next = async {
             match outcome {
                 Err(error) => {

@@ -5,6 +5,7 @@
 - --run-dir=/run/terrace
 - csi
 - --endpoint=unix:///csi/csi.sock
+- --metrics=0.0.0.0:{{ .Values.metrics.port }}
 - --driver=data
 - --role=node
 - --node-id=$(NODE_NAME)
@@ -25,6 +26,7 @@
 {{ include "terrace.flags" . }}
 - csi
 - --endpoint=unix:///csi/csi.sock
+- --metrics=0.0.0.0:{{ .Values.metrics.port }}
 - --driver=data
 - --role=controller
 - --state=/var/lib/terrace/csi
@@ -38,6 +40,7 @@
 {{ include "terrace.flags" . }}
 - csi
 - --endpoint=unix:///csi/csi.sock
+- --metrics=0.0.0.0:{{ .Values.metrics.port }}
 - --driver=local
 - --role=all
 - --node-id=$(NODE_NAME)
@@ -55,6 +58,7 @@
 {{- define "terrace.command.controller" -}}
 {{ include "terrace.flags" . }}
 - controller
+- --metrics=0.0.0.0:{{ .Values.metrics.port }}
 - --token-file={{ include "terrace.access.dir" . }}/token
 - --identity=$(POD_NAME)
 {{- if .Values.webhook.enabled }}

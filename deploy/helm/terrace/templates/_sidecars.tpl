@@ -52,6 +52,15 @@ livenessProbe:
   failureThreshold: 5
 {{- end -}}
 
+{{/* Where a driver's numbers are, and whether it takes calls. */}}
+{{- define "terrace.numbers" -}}
+ports:
+  - {name: metrics, containerPort: {{ .Values.metrics.port }}}
+readinessProbe:
+  httpGet: {path: /readyz, port: metrics}
+  timeoutSeconds: 5
+{{- end -}}
+
 {{/* Directories of a driver's pod on a node: (list $ "data.terrace.io"). */}}
 {{- define "terrace.driver.volumes" -}}
 {{- $root := index . 0 -}}
