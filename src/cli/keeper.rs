@@ -11,7 +11,7 @@ use nix::poll::{PollFd, PollTimeout, poll};
 use terrace_cache::units::{ByteSize, Span};
 use terrace_fuse::keeper::{self, KeeperClient, KeeperConfig, RunDir, WorkerCommand};
 
-use super::{CREDENTIAL_PREFIXES, DEFAULT_HOT, Failure, Global};
+use super::{CREDENTIAL_PREFIXES, DEFAULT_HOT, Failure, Global, guard};
 use crate::node::config::{Config, NodeConfig};
 use crate::node::priority;
 
@@ -52,6 +52,10 @@ pub(crate) struct KeeperArgs {
     /// new worker serves
     #[arg(long)]
     upgrade: bool,
+    /// Be the first process of a container: start the keeper, and start it again when it crashes, so that
+    /// its worker and the mounts outlive it
+    #[arg(long, conflicts_with_all = ["upgrade", "daemon"])]
+    guard: bool,
     /// Keep the configuration of the keeper that is replaced
     #[arg(long, hide = true, requires = "take_over")]
     inherit: bool,
@@ -64,6 +68,9 @@ pub(crate) struct KeeperArgs {
 }
 
 pub(crate) fn run(args: &KeeperArgs, global: &Global) -> Result<(), Failure> {
+    if args.guard {
+        return Ok(guard::guard(std::env::args_os().skip(1))?);
+    }
     let config = node_config(global, args.hot.as_deref(), args.hot_size)?;
     let run = RunDir::for_hot(&global.run_base(), &config.cache.hot.dir)
         .context("make the run directory")?;

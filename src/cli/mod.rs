@@ -21,6 +21,7 @@ mod csi;
 mod dataset;
 mod doctor;
 mod foreground;
+mod guard;
 mod keeper;
 pub(crate) mod mount;
 mod node;

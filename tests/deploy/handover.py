@@ -3,6 +3,7 @@ with Bidirectional propagation, hand a mount over while it is read, and the last
 
     surge     the next pod's keeper takes over; the last one ends with 0; its namespace goes
     reload    the unit's ExecReload, then the start after the first process's end with 0
+    crash     a keeper below a guard is killed: the worker stays, the next keeper adopts it, the container goes on
 """
 
 import hashlib
@@ -99,23 +100,34 @@ class Node:
     def terrace(self, *arguments: str) -> subprocess.CompletedProcess:
         return run([BINARY, "--log=warn", f"--run-dir={self.runs}", *arguments])
 
-    def keeper(self, log: Path) -> subprocess.Popen:
+    def keeper(self, log: Path, *more: str) -> subprocess.Popen:
         """A keeper with the arguments of the chart, in a mount namespace of its own."""
         with open(log, "wb") as out:
             started = subprocess.Popen(
                 ["unshare", "--mount", "--propagation", "unchanged", BINARY, "--log=info", f"--run-dir={self.runs}",
-                 "keeper", f"--hot={self.hot}", "--hot-size=64MiB", "--stay", "--take-over"], stdout=out, stderr=out)
+                 "keeper", f"--hot={self.hot}", "--hot-size=64MiB", "--stay", "--take-over", *more], stdout=out, stderr=out)
         self.keepers.append(started)
         return started
 
+    def pids(self) -> tuple[int | None, int | None]:
+        """Of keeper and worker, as far as they answer."""
+        status = self.terrace("status", "--json").stdout
+        document = json.loads(status) if status else {}
+        keeper, worker = ((document.get(name) or {}).get("pid") for name in ("keeper", "worker"))
+        return keeper, worker
+
+    def until(self, is_so) -> tuple[int | None, int | None]:
+        """Waits until keeper and worker are as they should be; what they are then."""
+        for _ in range(LIMIT * 10):
+            found = self.pids()
+            if is_so(*found):
+                break
+            threading.Event().wait(0.1)
+        return found
+
     def in_charge(self, pid: int) -> bool:
         """Whether this keeper is the one, waited for."""
-        for _ in range(LIMIT * 10):
-            status = self.terrace("status", "--json").stdout
-            if status and (json.loads(status)["keeper"] or {}).get("pid") == pid:
-                return True
-            threading.Event().wait(0.1)
-        return False
+        return self.until(lambda keeper, _: keeper == pid)[0] == pid
 
 
 def play(problems: Problems, scratch: Path, name: str) -> int:
@@ -143,6 +155,35 @@ def play(problems: Problems, scratch: Path, name: str) -> int:
         return reader.rounds
 
 
+def crash(problems: Problems, scratch: Path) -> int:
+    with Node(scratch) as node:
+        guard = node.keeper(scratch / "guard.log", "--guard")
+        keeper, worker = node.until(lambda keeper, worker: keeper and worker)
+        problems.check(keeper not in (None, guard.pid), f"crash: no keeper below the guard: {keeper}")
+        done = node.terrace("mount", node.source.as_uri(), str(node.mountpoint), f"--hot={node.hot}")
+        if done.returncode != 0:
+            problems.add(f"crash: {done.stderr}")
+            return 0
+        reader = Reader(node.mountpoint / "data", node.digest)
+        reader.start()
+        for _ in range(2):
+            problems.check(reader.some_more(), f"crash: nothing is read: {reader.wrong}")
+            os.kill(keeper, signal.SIGKILL)
+            last = keeper
+            keeper, now = node.until(lambda keeper, worker: worker and keeper not in (None, last))
+            problems.check(keeper != last, "crash: no other keeper comes")
+            problems.check(now == worker, f"crash: the worker was {worker} and is {now}")
+        problems.check(reader.some_more(), f"crash: reading ended: {reader.wrong}")
+        reader.ending.set()
+        reader.join(LIMIT)
+        problems.check(not reader.is_alive() and not reader.wrong, f"crash: {reader.wrong or 'a read hangs'}")
+        problems.check(guard.poll() is None, f"crash: the guard ended with {guard.returncode}")
+        guard.terminate()
+        problems.check(guard.wait(LIMIT) == 0, f"crash: the guard ends with {guard.returncode}")
+        problems.check(not os.path.ismount(node.mountpoint), "crash: an end in order leaves a mount")
+        return reader.rounds
+
+
 if os.geteuid() != 0 or not Path("/dev/fuse").exists() or not shutil.which("unshare"):
     print("needs root, /dev/fuse and unshare", file=sys.stderr)
     sys.exit(LACKING)
@@ -150,4 +191,6 @@ problems, rounds = Problems(), 0
 for name in ("surge", "reload"):
     with tempfile.TemporaryDirectory() as scratch:
         rounds += play(problems, Path(scratch), name)
-problems.end(f"keepers handed over twice, {rounds} rounds of reading")
+with tempfile.TemporaryDirectory() as scratch:
+    rounds += crash(problems, Path(scratch))
+problems.end(f"keepers handed over twice and crashed twice, {rounds} rounds of reading")
