@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use nix::mount::MsFlags;
-use terrace_csi::scratch::{CapError, IoCaps, IoControl, QuotaKind};
+use terrace_csi::scratch::QuotaKind;
 
+use crate::caps::caps_hold;
 use crate::kills::projects_survive;
 use crate::limits::{copies_are_apart, limits_hold};
 use crate::world::{MIB, World};
@@ -169,7 +170,8 @@ fn project_quotas_hold_in_a_guest() {
         .output()
         .unwrap();
     let printed = String::from_utf8_lossy(&output.stdout);
-    for line in printed.lines().filter(|line| line.contains("SKIP ")) {
+    let told = |line: &&str| line.contains("SKIP ") || line.contains("caps hold");
+    for line in printed.lines().filter(told) {
         println!("{}", line.trim());
     }
     let result = printed.lines().find_map(|line| line.split_once(RESULT));
@@ -200,7 +202,7 @@ fn inside_the_guest() {
             "SKIP project_quotas_hold_in_a_guest (ext4): the guest's kernel has no quotas for it"
         );
     }
-    caps_reach_the_kernel(&world("xfs"));
+    caps_hold(&world("xfs"), &disks.join("xfs"));
 }
 
 /// Loads the kernel's modules for quotas of ext4 and mounts the second disk.
@@ -247,32 +249,4 @@ fn obey_limits() {
         got == 0 && libc::syscall(libc::SYS_capset, &raw const header, sets.as_ptr()) == 0
     };
     assert!(done, "{}", std::io::Error::last_os_error());
-}
-
-/// A cap is written to the group of the pod, for the disk that the volume lies on.
-fn caps_reach_the_kernel(world: &World) {
-    let control = match IoControl::find() {
-        Ok(control) => control,
-        Err(why) => return println!("SKIP project_quotas_hold_in_a_guest (caps): {why}"),
-    };
-    let root = Path::new("/sys/fs/cgroup/all");
-    std::fs::write(root.join("cgroup.subtree_control"), "+io").unwrap();
-    let pod = root.join("kubepods/podaa-bb");
-    std::fs::create_dir_all(&pod).unwrap();
-    std::fs::write(root.join("kubepods/cgroup.subtree_control"), "+io").unwrap();
-    let device = world.open(None).device();
-    let capped = [("writeBytesPerSecond".to_owned(), "1048576".to_owned())];
-    let caps = IoCaps::parse(&capped.into()).unwrap();
-    control.cap_pod("aa-bb", device, caps).unwrap();
-    let line = std::fs::read_to_string(pod.join("io.max")).unwrap();
-    assert!(line.contains("wbps=1048576"), "{line:?}");
-    control.cap_pod("aa-bb", device, IoCaps::default()).unwrap();
-    assert!(
-        !std::fs::read_to_string(pod.join("io.max"))
-            .unwrap()
-            .contains("wbps")
-    );
-    let absent = control.cap_pod("cc", device, caps);
-    assert!(matches!(absent, Err(CapError::NoPod(_))), "{absent:?}");
-    println!("caps reach the kernel");
 }

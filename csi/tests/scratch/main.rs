@@ -6,6 +6,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod caps;
 mod guest;
 mod kills;
 mod limits;
