@@ -3,11 +3,16 @@
 //!
 //! `posix` runs the POSIX suite, `exerciser` one file with every way to write it, `differential` the
 //! same operations here and on a plain directory, `soak` kills workers under writers, `escape` tries
-//! to get out, `manners` what no other one sees, `pace` measures.
+//! to get out, `manners` what no other one sees, `pace` measures,
+//! `durability` does all of that to staged files.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod differential;
+#[expect(dead_code, reason = "shared with the tests of the hot tier")]
+#[path = "../../cache/tests/hot/disk.rs"]
+mod disk;
+mod durability;
 mod escape;
 mod exerciser;
 mod manners;
