@@ -25,6 +25,7 @@ use sha2::{Digest, Sha256};
 
 use super::super::sys;
 use super::aside::Aside;
+use super::copy::{self, Source};
 use super::journal::{Found, Journal, Known};
 use super::room::Room;
 use super::stage::{Stage, State};
@@ -188,6 +189,7 @@ impl Spool {
                 Ok(stage) => {
                     self.room.look_at(&stage);
                     bytes += stage.lock().bytes;
+                    self.resume(&stage);
                     self.insert(&stage);
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -256,6 +258,28 @@ impl Spool {
             settled: Condvar::new(),
             plain: AtomicBool::new(false),
         }))
+    }
+
+    /// Recognises what a copy has left below that the last worker did not end, before the contents become
+    /// others. A directory that does not answer is asked again by the next copy.
+    fn resume(&self, stage: &Stage) {
+        let (base, copying) = {
+            let state = stage.lock();
+            (state.base, state.copying)
+        };
+        if !copying {
+            return;
+        }
+        let source = Source {
+            file: stage.contents(),
+            mount: self.mount.as_fd(),
+            below: &stage.file_id,
+            base,
+            copying,
+        };
+        if let Ok(target) = copy::admit(&source) {
+            self.own_up(stage, &target);
+        }
     }
 
     /// Whether the removal that was about to be made has been made.

@@ -231,3 +231,26 @@ fn what_was_deleted_goes_with_its_last_handle() {
     let status = fs.spool_status(b"").unwrap().unwrap();
     assert_eq!((status.files, status.set_aside), (0, 0));
 }
+
+// Without it a file that is saved again while it is copied would be taken for another node's.
+#[test]
+fn a_file_that_is_saved_again_and_again_is_no_conflict() {
+    if !is_root("a_file_that_is_saved_again_and_again_is_no_conflict") {
+        return;
+    }
+    let mut world = World::new();
+    let fs = world.worker(true);
+    let of = world.create(&fs, "file");
+    fs.release(of.fh);
+    let mut last = Vec::new();
+    for step in 0..30_u8 {
+        last = vec![step + 1; 3 << 20];
+        let of = world.open(&fs, of.node, libc::O_WRONLY | libc::O_TRUNC);
+        fs.write(of, 0, &last).unwrap();
+        fs.flush(of).unwrap();
+        fs.release(of.fh);
+    }
+    wait_for(|| files(&fs) == 0);
+    assert!(fs::read(world.below("file")).unwrap() == last);
+    assert_eq!(fs.spool_status(b"").unwrap().unwrap().set_aside, 0);
+}

@@ -13,11 +13,13 @@
 //! after `announce` are parts of it below no change by others. A failure is tried again for ever;
 //! after [`TRIED`] failures the file is a dead letter, which somebody should look at.
 
+use std::fs::File;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::sys::stat::fstat;
 
 use super::super::sys;
 use super::copy::{self, CopyError, Source};
@@ -178,12 +180,27 @@ impl Spool {
                 .map_err(|error| CopyError::Spool(io_errno(error)))?;
             stage.lock().copying = true;
         }
-        let base = copy::copy(&source, &target, sealed, &stop)?;
+        let copied = copy::copy(&source, &target, sealed, &stop);
+        if copied.is_err() {
+            self.own_up(stage, &target);
+        }
+        let base = copied?;
         let noted = self.journal.append(stage.id, Step::Copied(base));
         noted.map_err(|error| CopyError::Spool(io_errno(error)))?;
         count(&self.counters.copied, 1);
         count(&self.counters.copied_bytes, sealed.0.size);
         Ok(base)
+    }
+
+    /// What a copy that failed has left below is no change by others, whatever the contents become.
+    pub(super) fn own_up(&self, stage: &Stage, target: &File) {
+        let Ok(stat) = fstat(target) else { return };
+        let base = stamp(&stat);
+        if self.journal.append(stage.id, Step::Copied(base)).is_ok() {
+            let mut state = stage.lock();
+            state.base = base;
+            state.copying = false;
+        }
     }
 
     /// Notes a checksum, unless somebody has begun to write.
