@@ -201,6 +201,10 @@ fn a_table_shows_what_it_is_where_it_is_and_why() {
         ));
     }
     browser.until("document.querySelectorAll('.chart-dot').length > 3");
+    // Nothing waits any more, whatever was said when the version came.
+    browser.until("document.querySelector('#badges .badge.good')?.innerText === 'complete'");
+    browser
+        .until("document.querySelector('#freshness').innerText.includes('6 partitions complete')");
     browser.screenshot("table");
     browser.prefers("prefers-color-scheme", "dark");
     browser.until("getComputedStyle(document.body).backgroundColor === 'rgb(18, 21, 19)'");

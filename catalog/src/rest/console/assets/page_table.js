@@ -6,7 +6,7 @@
 import { dataset, find, get } from "./api.js";
 import { h, problem, put, skeleton, speak } from "./dom.js";
 import { count, plural, show } from "./format.js";
-import { overview } from "./table_overview.js";
+import { freshness, overview } from "./table_overview.js";
 import { partitions } from "./table_partitions.js";
 import { columnsOf, sample, schema } from "./table_data.js";
 import { heat } from "./table_heat.js";
@@ -15,6 +15,8 @@ import { warmUp } from "./warm.js";
 
 /** Versions that the list beside the title offers; older ones are under Versions. */
 const OFFERED = 100;
+/** How fresh it is, is asked for this often. */
+const LOOK_MS = 5000;
 
 export async function tablePage(page, name, wanted) {
   page.title(wanted ? `${name}@${wanted}` : name);
@@ -23,6 +25,7 @@ export async function tablePage(page, name, wanted) {
   try {
     const table = await load(page, name, wanted);
     draw(page, table);
+    keepFresh(page, table);
     news(table);
   } catch (error) {
     if (error.name === "AbortError") return;
@@ -52,6 +55,22 @@ async function load(page, name, wanted) {
   return { name, wanted, about, recent: recent.items, why, version };
 }
 
+/** What discovery waits for changes without an event, and is over a moment after the event of its version. */
+function keepFresh(page, table) {
+  if (!table.why) return;
+  const look = setInterval(async () => {
+    if (document.visibilityState !== "visible") return;
+    // Without an answer what was said before stays; the next one says more.
+    const why = await find(dataset(table.name, "sync"), null, page.signal).catch(() => null);
+    if (!why || page.signal.aborted) return;
+    table.why = why;
+    put(document.getElementById("badges"), badges(table));
+    const place = document.getElementById("freshness");
+    if (place && table.version) put(place, freshness(table));
+  }, LOOK_MS);
+  page.signal.addEventListener("abort", () => clearInterval(look));
+}
+
 const PARTS = [
   { id: "", title: "Overview", draw: overview },
   { id: "sample", title: "Sample", draw: sample },
@@ -78,7 +97,7 @@ function draw(page, table) {
       table.about.kind === "model" ? h("a", { href: "#/models" }, "Models") : h("a", { href: "#/" }, "Datasets"), " / ",
       h("a", { href: page.link("/", { ns: table.name.split(".")[0] }) }, table.name.split(".")[0])),
     h("div", { class: "tools title" }, h("h1", null, table.name.slice(table.name.indexOf(".") + 1)), chooser(page, table),
-      badges(table), h("span", { class: "grow" }), version && warmUp(page, table, warm)),
+      h("span", { class: "badges", id: "badges" }, badges(table)), h("span", { class: "grow" }), version && warmUp(page, table, warm)),
     table.about.description && h("p", { class: "lead" }, table.about.description),
     version && facts(version), notices(table), warm, version && h("nav", { class: "tabs", "aria-label": "Parts" }, tabs), body);
   (version ? part : PARTS[0]).draw(page, table, body);

@@ -14,7 +14,7 @@ export function overview(page, table, place) {
     return;
   }
   put(place, h("div", { class: "columns" },
-    h("div", null, sizes(page, table), freshness(table)),
+    h("div", null, sizes(page, table), h("div", { id: "freshness" }, freshness(table))),
     h("div", null, howTo(table), heatCard(page, table), descriptor(table))));
 }
 
@@ -42,7 +42,8 @@ function sizes(page, table) {
   return card("Over versions", h("div", { class: "segments", role: "group", "aria-label": "Measure" }, buttons), place);
 }
 
-function freshness({ version, why, about }) {
+/** How the newest version came, and what keeps the next one back. */
+export function freshness({ version, why, about }) {
   const published = h("p", null, "Latest is ", h("b", null, `v${about.latest}`), ", committed ", show.ago(about.committed_ms),
     version.cause && version.version === about.latest && h("span", { class: "dim" }, ` · ${version.cause}`));
   if (!why) {
