@@ -77,23 +77,11 @@ fn run(program: &str, configuration: &Path, place: &Path) -> (bool, String) {
 #[test]
 fn the_posix_suite_passes() {
     need_mount!("the_posix_suite_passes");
-    suite("the_posix_suite_passes", &["-o", "suid"]);
-}
-
-// SEMANTICS S40, S62: without it a program would break where files are staged.
-#[test]
-fn the_posix_suite_passes_on_staged_files() {
-    need_mount!("the_posix_suite_passes_on_staged_files");
-    let options = ["-o", "suid", "--durability", "fsync=local,close=local"];
-    suite("the_posix_suite_passes_on_staged_files", &options);
-}
-
-fn suite(test: &str, options: &[&str]) {
     let Ok(program) = std::env::var("TERRACE_TEST_PJDFSTEST") else {
-        println!("SKIP {test}: no pjdfstest; run tests/servers/servers.py exec");
+        println!("SKIP the_posix_suite_passes: no pjdfstest; run tests/servers/servers.py exec");
         return;
     };
-    let volume = Volume::new(options);
+    let volume = Volume::new(&["-o", "suid"]);
     // The suite acts as other users, who must be able to come here, and trips over some lengths of
     // the path it works on (`capacity overflow`).
     let place = Bound::new(&volume.mount);
