@@ -20,6 +20,7 @@
 //! "Unreachable" is never "deleted": only an answer of the store itself is `NotFound`.
 
 mod backend;
+mod bandwidth;
 mod config;
 mod credentials;
 mod directory;
@@ -51,6 +52,7 @@ use listing::Lister;
 use stats::Operation;
 use traffic::Traffic;
 
+pub use bandwidth::Bandwidth;
 pub use config::StoreConfig;
 pub use credentials::Credentials;
 pub use error::{StoreError, StoreErrorKind};
@@ -116,6 +118,12 @@ impl Store {
             traffic: Traffic::new(config),
             url: url.clone(),
         })
+    }
+
+    /// Puts the store and its clones under a bandwidth limit that it shares with others, beside its
+    /// own. The first one stays.
+    pub fn share(&self, bandwidth: Arc<Bandwidth>) {
+        self.traffic.shared.set(bandwidth).ok();
     }
 
     /// The URL the store was opened with.

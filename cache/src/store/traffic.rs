@@ -9,12 +9,13 @@
 
 use std::future::Future;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout};
 
+use super::bandwidth::Bandwidth;
 use super::failure::{Failure, Retry};
 use super::retry::RetryPolicy;
 use super::stats::{Counters, Operation};
@@ -31,7 +32,9 @@ pub(super) struct Traffic {
     retry: RetryPolicy,
     data: Arc<Semaphore>,
     metadata: Arc<Semaphore>,
-    bandwidth: Mutex<Instant>,
+    bandwidth: Bandwidth,
+    /// A limit over several stores.
+    pub(super) shared: OnceLock<Arc<Bandwidth>>,
 }
 
 /// Permission to have one request in flight; counted while it lives.
@@ -54,7 +57,8 @@ impl Traffic {
             retry: RetryPolicy::new(config),
             data: Arc::new(Semaphore::new(config.concurrency as usize)),
             metadata: Arc::new(Semaphore::new(config.metadata_concurrency as usize)),
-            bandwidth: Mutex::new(Instant::now()),
+            bandwidth: Bandwidth::new(config.bandwidth),
+            shared: OnceLock::new(),
             config: config.clone(),
         })
     }
@@ -72,26 +76,12 @@ impl Traffic {
         }
     }
 
-    /// Waits until `bytes` more fit into the bandwidth limit. Up to a second of unused bandwidth
-    /// is kept for a burst.
+    /// Waits until `bytes` more fit into the store's bandwidth limit, and into the one that it shares
+    /// with others.
     pub(super) async fn spend(&self, bytes: usize) {
-        let rate = self.config.bandwidth.0;
-        if rate == 0 {
-            return;
-        }
-        let cost = Duration::from_secs_f64(bytes as f64 / rate as f64);
-        let wait = {
-            let mut next = self
-                .bandwidth
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            let now = Instant::now();
-            let earliest = now.checked_sub(Duration::from_secs(1)).unwrap_or(now);
-            *next = (*next).max(earliest) + cost;
-            next.saturating_duration_since(now)
-        };
-        if !wait.is_zero() {
-            sleep(wait).await;
+        self.bandwidth.spend(bytes).await;
+        if let Some(shared) = self.shared.get() {
+            shared.spend(bytes).await;
         }
     }
 
