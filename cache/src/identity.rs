@@ -65,9 +65,38 @@ pub struct ObjectId {
     pub version: Version,
 }
 
-/// The unit of eviction policy: what belongs together (a mount's prefix or a table).
+/// The unit of eviction policy: what belongs together (a mount's prefix or a table), and of which
+/// tenant. The text is `name`, or `tenant`, [`DatasetKey::TENANT_END`] and `name`; the hot tier's
+/// records hold it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct DatasetKey(pub Arc<str>);
+
+impl DatasetKey {
+    /// Ends the tenant's name. Neither a URL nor a dataset's name has it.
+    pub const TENANT_END: char = '\u{1f}';
+
+    /// The same dataset as a tenant reads it.
+    #[must_use]
+    pub fn of_tenant(&self, tenant: Option<&str>) -> Self {
+        match tenant {
+            None => Self(self.name().into()),
+            Some(tenant) => Self(format!("{tenant}{}{}", Self::TENANT_END, self.name()).into()),
+        }
+    }
+
+    /// Whose budgets it uses; `None`: nobody's.
+    pub fn tenant(&self) -> Option<&str> {
+        self.0
+            .split_once(Self::TENANT_END)
+            .map(|(tenant, _)| tenant)
+    }
+
+    /// What it is, whoever reads it.
+    pub fn name(&self) -> &str {
+        let split = self.0.split_once(Self::TENANT_END);
+        split.map_or(&*self.0, |(_, name)| name)
+    }
+}
 
 impl ObjectId {
     /// Name of this object in every tier. See the module text for the input.

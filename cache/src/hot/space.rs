@@ -29,6 +29,7 @@ use super::record::EMBEDDED_BLOCKS;
 use super::shared::Shared;
 use super::stats::add;
 use crate::identity::Digest;
+use crate::policy::Policy;
 
 /// How often victims are asked for before a reservation is refused.
 const ROUNDS: usize = 8;
@@ -104,6 +105,7 @@ impl Shared {
         bytes: u64,
         inodes: u64,
     ) -> Result<Reservation, HotError> {
+        self.keep_caps()?;
         for _ in 0..ROUNDS {
             let free = self.free()?;
             let resident = self.catalogue().resident;
@@ -148,14 +150,27 @@ impl Shared {
         ))
     }
 
+    /// Evicts what tenants have beyond their caps, room or not.
+    fn keep_caps(self: &Arc<Self>) -> Result<(), HotError> {
+        self.evict_chosen(|policy, evictable| policy.over_cap(evictable))
+            .map(drop)
+    }
+
     /// Evicts objects worth `need` bytes; returns how many went.
     fn evict_some(self: &Arc<Self>, need: u64) -> Result<usize, HotError> {
+        self.evict_chosen(|policy, evictable| policy.victims(need, evictable))
+    }
+
+    fn evict_chosen(
+        self: &Arc<Self>,
+        choose: impl FnOnce(&mut dyn Policy, &dyn Fn(&Digest) -> bool) -> Vec<Digest>,
+    ) -> Result<usize, HotError> {
         let victims = {
             let catalogue = self.catalogue();
             let evictable = |digest: &Digest| {
                 catalogue.table.get(digest).is_some() && catalogue.is_evictable(digest)
             };
-            self.policy().victims(need, &evictable)
+            choose(self.policy().as_mut(), &evictable)
         };
         let mut gone = 0;
         for digest in &victims {

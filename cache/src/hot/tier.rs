@@ -20,7 +20,7 @@ use super::shared::Shared;
 use super::stats::{HotStats, HotUsage, Residency};
 use super::sys::now_seconds;
 use crate::identity::{DatasetKey, Digest, ObjectId};
-use crate::policy::{Access, Admission, Policy};
+use crate::policy::{Access, Admission, Policy, TenantUse};
 
 /// An open hot tier. Clones share it; the last one to go closes it: what is pending is synced, the
 /// index is marked clean, the lock is given up. Objects that live longer answer `Closed`.
@@ -143,6 +143,11 @@ impl HotTier {
             size,
             resident,
         })
+    }
+
+    /// What tenants have, as the policy counts it.
+    pub fn tenants(&self) -> Vec<TenantUse> {
+        self.shared.policy().tenants()
     }
 
     /// What is there of `digest`, from memory alone.

@@ -21,6 +21,9 @@
 //!   traffic bytes, it owns the budget after at most its first epoch plus twice the longer of the
 //!   two epochs plus the budget itself.
 //!
+//! - Datasets may belong to tenants with guarantees and caps ([`super::tenants`]), which come before all
+//!   of the above.
+//!
 //! There is no clock: time is the traffic on the node, and a resident's age is its own dataset's.
 
 use std::collections::HashMap;
@@ -31,6 +34,7 @@ use super::plan::PROFILES_MAX;
 use super::residents::{Id, ListId, Residents, key};
 use super::reuse::Reuse;
 use super::share::{Mode, Plan};
+use super::tenants::{TenantId, TenantUse, Tenants};
 use super::{Access, Admission, Policy, Resident};
 use crate::identity::{DatasetKey, Digest};
 
@@ -38,6 +42,7 @@ use crate::identity::{DatasetKey, Digest};
 #[derive(Debug)]
 pub(super) struct Dataset {
     pub(super) key: DatasetKey,
+    pub(super) tenant: TenantId,
     pub(super) reuse: Option<Box<Reuse>>,
     /// Node traffic at its last open.
     pub(super) last_open: u64,
@@ -63,6 +68,7 @@ pub struct EpochPolicy {
     pub(super) planned_at: u64,
     pub(super) opens_since_plan: usize,
     pub(super) plan_due: bool,
+    pub(super) tenants: Tenants,
 }
 
 /// What the policy thinks of one dataset, for reports.
@@ -97,6 +103,7 @@ impl EpochPolicy {
             planned_at: 0,
             opens_since_plan: 0,
             plan_due: false,
+            tenants: Tenants::default(),
         }
     }
 
@@ -126,7 +133,7 @@ impl EpochPolicy {
             .expect("slots in use are named by `slots` and lists")
     }
 
-    fn resident_bytes(&self, slot: u32) -> u64 {
+    pub(super) fn resident_bytes(&self, slot: u32) -> u64 {
         let main = main_list(slot);
         self.residents.list_bytes(main) + self.residents.list_bytes(main + 1)
     }
@@ -134,6 +141,12 @@ impl EpochPolicy {
     /// Resident and promised bytes.
     pub(super) fn held(&self, slot: u32) -> u64 {
         self.held_in(main_list(slot)) + self.held_in(main_list(slot) + 1)
+    }
+
+    /// Promised bytes only.
+    pub(super) fn promised_to(&self, slot: u32) -> u64 {
+        let main = main_list(slot);
+        self.pending.bytes_of(main) + self.pending.bytes_of(main + 1)
     }
 
     fn promised(&self) -> u64 {
@@ -156,6 +169,7 @@ impl EpochPolicy {
         }
         let dataset = Dataset {
             key: name.clone(),
+            tenant: self.tenants.of(name),
             reuse: None,
             last_open: self.traffic,
             traffic: 0,
@@ -207,7 +221,9 @@ impl EpochPolicy {
     fn place(&mut self, slot: u32, digest: &Digest, size: u64) -> Option<ListId> {
         let main = main_list(slot);
         let limit = self.limit();
-        if size > limit {
+        let (guaranteed, capped) = self.tenant_room(slot, size + self.pending.surplus());
+        let of = self.datasets[slot as usize].as_ref()?.tenant;
+        if size > limit.min(self.tenants.cap(of)) {
             return None;
         }
         let size = size + self.pending.surplus();
@@ -216,7 +232,8 @@ impl EpochPolicy {
             let known = self.dataset(slot).ghosts.recall(key(digest));
             return Some(if known { main } else { main + 1 });
         }
-        if self.promised() + size <= limit || self.held_in(main) + size <= plan.main {
+        let is_free = self.promised() + size <= limit && !capped;
+        if is_free || guaranteed || self.held_in(main) + size <= plan.main {
             return Some(main);
         }
         if size <= plan.window {
@@ -337,6 +354,14 @@ impl Policy for EpochPolicy {
             self.observed = self.observed.min(self.promised());
         }
         self.choose(need, evictable)
+    }
+
+    fn over_cap(&mut self, evictable: &dyn Fn(&Digest) -> bool) -> Vec<Digest> {
+        self.above_caps(evictable)
+    }
+
+    fn tenants(&self) -> Vec<TenantUse> {
+        self.tenants_in_use()
     }
 }
 

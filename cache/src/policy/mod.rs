@@ -23,10 +23,12 @@ mod plan;
 mod residents;
 mod reuse;
 mod share;
+mod tenants;
 
 pub use epoch::{DatasetShare, EpochPolicy};
 pub use fifo::{Fifo, S3Fifo};
 pub use lru::Lru;
+pub use tenants::{TenantShare, TenantUse};
 
 /// One open of an object, as the policy sees it.
 #[derive(Clone, Copy, Debug)]
@@ -95,4 +97,16 @@ pub trait Policy: Send + Debug {
     /// The bytes that residents may take from now on: the budget, or less while the disk has no
     /// room for it. A policy that divides the tier between datasets needs it; others ignore it.
     fn set_capacity(&mut self, _bytes: u64) {}
+
+    /// Objects to evict although there is room, because they are of a tenant that has more than it may;
+    /// asked for before room is made for another object. As with [`Policy::victims`] only those for
+    /// which `evictable` holds.
+    fn over_cap(&mut self, _evictable: &dyn Fn(&Digest) -> bool) -> Vec<Digest> {
+        Vec::new()
+    }
+
+    /// What tenants have, for reports; nothing from a policy without tenants.
+    fn tenants(&self) -> Vec<TenantUse> {
+        Vec::new()
+    }
 }

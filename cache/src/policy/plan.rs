@@ -7,7 +7,7 @@
 
 use super::curve::Curve;
 use super::epoch::{Dataset, EpochPolicy};
-use super::share::{Claim, Plan, divide, plan};
+use super::share::{Claim, Group, Plan, divide, plan};
 
 /// Datasets with a reuse profile. One takes about 90 kB; further ones get by without.
 pub(super) const PROFILES_MAX: usize = 64;
@@ -56,7 +56,13 @@ impl EpochPolicy {
             claims.push(claim);
             lifetimes.push(lifetime);
         }
-        let shares = divide(limit as f64, &claims);
+        let groups: Vec<Group> = (0..self.tenants.count())
+            .map(|tenant| Group {
+                floor: self.tenants.floor(tenant, limit) as f64,
+                cap: self.tenants.cap(tenant).min(limit) as f64,
+            })
+            .collect();
+        let shares = divide(limit as f64, &groups, &claims);
         for (index, &slot) in slots.iter().enumerate() {
             let claim = &claims[index];
             let dataset = self.dataset(slot);
@@ -123,6 +129,7 @@ fn claim(dataset: &mut Dataset, traffic: u64, limit: f64, held: f64) -> (Claim, 
     let abandoned = silence > patience;
     (
         Claim {
+            group: dataset.tenant,
             curve,
             damping,
             seen,

@@ -99,6 +99,6 @@ impl WarmConfig {
 
     /// Whether objects of `dataset` are copied to this tier.
     pub fn covers(&self, dataset: &DatasetKey) -> bool {
-        self.datasets.is_empty() || self.datasets.iter().any(|name| **name == *dataset.0)
+        self.datasets.is_empty() || self.datasets.iter().any(|name| **name == *dataset.name())
     }
 }

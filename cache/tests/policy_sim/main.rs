@@ -5,6 +5,7 @@
 mod bars;
 mod contract;
 mod replay;
+mod tenants;
 mod workload;
 
 use rand::SeedableRng;

@@ -66,6 +66,31 @@ impl Tier {
         }
     }
 
+    /// The same tier, with dataset N read by the tenant "tN".
+    pub(crate) fn of_tenants(mut self) -> Self {
+        for (number, key) in self.keys.iter_mut().enumerate() {
+            *key = key.of_tenant(Some(&format!("t{number}")));
+        }
+        self
+    }
+
+    /// The disk has less room from now on: what does not fit goes.
+    pub(crate) fn shrink(&mut self, capacity: u64) {
+        self.capacity = capacity;
+        self.policy.set_capacity(capacity);
+        let over = self.used.saturating_sub(capacity);
+        let victims = self.policy.victims(over, &|_| true);
+        self.evict(victims);
+    }
+
+    fn evict(&mut self, victims: Vec<Digest>) {
+        for victim in victims {
+            let (_, size) = self.resident.remove(&victim).expect("a victim is resident");
+            self.used -= size;
+            self.policy.removed(&victim);
+        }
+    }
+
     /// Replays opens and tallies them.
     pub(crate) fn replay(&mut self, opens: &[Open]) -> Tally {
         let mut tally = Tally::default();
@@ -114,13 +139,12 @@ impl Tier {
         if admission == Admission::Bypass || open.size > self.capacity {
             return;
         }
+        let above = self.policy.over_cap(&|_| true);
+        self.evict(above);
         let need = (self.used + open.size).saturating_sub(self.capacity);
         if need > 0 {
-            for victim in self.policy.victims(need, &|_| true) {
-                let (_, size) = self.resident.remove(&victim).expect("a victim is resident");
-                self.used -= size;
-                self.policy.removed(&victim);
-            }
+            let victims = self.policy.victims(need, &|_| true);
+            self.evict(victims);
         }
         assert!(
             self.used + open.size <= self.capacity,
