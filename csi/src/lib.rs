@@ -7,7 +7,8 @@
 //! all drivers have, [`locks`] keeps the operations on one volume apart, [`capability`] is how a volume
 //! is used, [`metrics`] is what is counted. [`data`] is the driver of versions, [`local`] that of [`scratch`] volumes. The crate knows no
 //! bytes of datasets and reaches the node daemon only through its socket. [`kube`] is the
-//! controller of a whole cluster.
+//! controller of a whole cluster. [`spaces`] are the directories of a shared file system that users and
+//! projects have.
 
 mod attributes;
 pub mod capability;
@@ -24,6 +25,7 @@ pub mod redact;
 pub mod scratch;
 mod secrets;
 pub mod server;
+pub mod spaces;
 mod status;
 mod volume_id;
 pub mod wire;

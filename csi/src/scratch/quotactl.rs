@@ -81,15 +81,15 @@ struct State {
 
 /// What a project has and may have. Zero as a limit is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Project {
-    pub(super) bytes: u64,
-    pub(super) byte_limit: u64,
-    pub(super) inodes: u64,
-    pub(super) inode_limit: u64,
+pub(crate) struct Project {
+    pub(crate) bytes: u64,
+    pub(crate) byte_limit: u64,
+    pub(crate) inodes: u64,
+    pub(crate) inode_limit: u64,
 }
 
 /// Gives an empty directory the project id, handed on to what is made below.
-pub(super) fn set_project(directory: &File, project: u32) -> io::Result<()> {
+pub(crate) fn set_project(directory: &File, project: u32) -> io::Result<()> {
     let mut attributes = Attributes::default();
     // SAFETY: the descriptor is open, and the kernel writes one fsxattr, which this is.
     unsafe { get_attributes(directory.as_raw_fd(), &raw mut attributes) }?;
@@ -101,7 +101,7 @@ pub(super) fn set_project(directory: &File, project: u32) -> io::Result<()> {
 }
 
 /// Limits what a project may have.
-pub(super) fn set_limit(base: BorrowedFd<'_>, project: u32, limit: Project) -> io::Result<()> {
+pub(crate) fn set_limit(base: BorrowedFd<'_>, project: u32, limit: Project) -> io::Result<()> {
     let blocks = limit.byte_limit.div_ceil(BASIC_BLOCK);
     let mut quota = DiskQuota {
         version: 1,
@@ -120,7 +120,7 @@ pub(super) fn set_limit(base: BorrowedFd<'_>, project: u32, limit: Project) -> i
 }
 
 /// What a project has and may have; nothing for one that the file system does not know.
-pub(super) fn project(base: BorrowedFd<'_>, project: u32) -> io::Result<Project> {
+pub(crate) fn project(base: BorrowedFd<'_>, project: u32) -> io::Result<Project> {
     let mut quota = DiskQuota::default();
     match call(base, GET, project, &mut quota) {
         Ok(()) => Ok(Project {
@@ -135,7 +135,7 @@ pub(super) fn project(base: BorrowedFd<'_>, project: u32) -> io::Result<Project>
 }
 
 /// Whether the file system counts projects and makes their limits hold.
-pub(super) fn enforces(base: BorrowedFd<'_>) -> bool {
+pub(crate) fn enforces(base: BorrowedFd<'_>) -> bool {
     let mut state = State {
         version: 1,
         padding: 0,

@@ -24,7 +24,7 @@ use super::error::ScratchError;
 const DEPTH_MAX: usize = 48;
 
 /// Makes a directory with exactly that mode. One that is there already is an error.
-pub(super) fn make_directory(at: &Path, mode: u32) -> Result<(), ScratchError> {
+pub(crate) fn make_directory(at: &Path, mode: u32) -> Result<(), ScratchError> {
     let made = DirBuilder::new().mode(0o700).create(at);
     made.map_err(ScratchError::io("make", at))?;
     set_mode(at, mode)
@@ -39,7 +39,7 @@ pub(super) fn set_mode(at: &Path, mode: u32) -> Result<(), ScratchError> {
 /// Removes a directory with everything below. One that is gone is no error.
 ///
 /// Errors: EBUSY or EXDEV when something is mounted inside; what can be removed is.
-pub(super) fn remove_tree(at: &Path) -> Result<(), ScratchError> {
+pub(crate) fn remove_tree(at: &Path) -> Result<(), ScratchError> {
     let parent = at.parent().unwrap_or(Path::new("/"));
     let name = at.file_name().unwrap_or_default();
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
@@ -177,7 +177,7 @@ fn list(directory: &OwnedFd) -> Result<Vec<(CString, Option<Type>)>, Errno> {
 }
 
 /// Renames without replacing, then syncs both directories.
-pub(super) fn rename_durably(from: &Path, to: &Path) -> Result<(), ScratchError> {
+pub(crate) fn rename_durably(from: &Path, to: &Path) -> Result<(), ScratchError> {
     renameat2(AT_FDCWD, from, AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE)
         .map_err(ScratchError::io("rename", from))?;
     for path in [from, to] {

@@ -15,6 +15,7 @@ use terrace_csi::scratch::QuotaKind;
 use crate::caps::caps_hold;
 use crate::kills::projects_survive;
 use crate::limits::{copies_are_apart, limits_hold};
+use crate::spaces::projects_limit_spaces;
 use crate::world::{MIB, World};
 
 /// Set inside the guest: where its disks are mounted.
@@ -192,10 +193,12 @@ fn inside_the_guest() {
     limits_hold(&world("xfs"), QuotaKind::XfsProject, true);
     copies_are_apart(&world("xfs"), None);
     projects_survive(&world("xfs"), QuotaKind::XfsProject);
+    projects_limit_spaces(&disks.join("xfs"));
     println!("limits of xfs hold");
     if mount_ext4(disks) {
         obey_limits();
         limits_hold(&world("ext4"), QuotaKind::Ext4Project, true);
+        projects_limit_spaces(&disks.join("ext4"));
         println!("limits of ext4 hold");
     } else {
         println!(

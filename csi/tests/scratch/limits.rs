@@ -21,7 +21,7 @@ const SIZE: u64 = 48 * MIB;
 const XFS_IMAGE: u64 = 320 * MIB;
 
 /// Writes until the file system refuses. Bytes that were taken, and the number of the error.
-fn fill(directory: &Path, at_most: u64) -> (u64, Option<i32>) {
+pub(crate) fn fill(directory: &Path, at_most: u64) -> (u64, Option<i32>) {
     let block = vec![7_u8; MIB as usize];
     let mut written = 0;
     loop {

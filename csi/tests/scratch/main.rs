@@ -11,4 +11,5 @@ mod guest;
 mod kills;
 mod limits;
 mod refusals;
+mod spaces;
 mod world;

@@ -1,0 +1,179 @@
+//! Names of spaces. They become components of paths, so they hold nothing but one.
+//!
+//! ```text
+//! name  = kind "/" word
+//! kind  = "home" | "project"
+//! word  = [a-z0-9_] [a-z0-9_.-]{0,63}     without ".."
+//! ```
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// Longest word: users' names are shorter.
+const WORD_MAX: usize = 64;
+
+/// Whose a space is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SpaceKind {
+    /// One user's: mode 0700.
+    Home,
+    /// A group's: mode 2770, so that what is made in it is the group's too.
+    Project,
+}
+
+/// A text is not the name of a space.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0:?} is not the name of a volume: write home/USER or project/NAME, of at most 64 of a-z, 0-9, \
+     '_', '.' and '-', beginning with a letter, a digit or '_'"
+)]
+pub struct SpaceNameError(pub String);
+
+/// The name of a space. Valid by construction, cheap to clone.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct SpaceName {
+    kind: SpaceKind,
+    word: Arc<str>,
+}
+
+impl SpaceKind {
+    /// The directory of its spaces, and the first part of their names.
+    pub fn directory(self) -> &'static str {
+        match self {
+            Self::Home => "home",
+            Self::Project => "project",
+        }
+    }
+
+    /// Mode of a space's top directory.
+    pub fn mode(self) -> u32 {
+        match self {
+            Self::Home => 0o700,
+            Self::Project => 0o2770,
+        }
+    }
+}
+
+impl SpaceName {
+    /// Whose it is.
+    pub fn kind(&self) -> SpaceKind {
+        self.kind
+    }
+
+    /// The user, or the project.
+    pub fn word(&self) -> &str {
+        &self.word
+    }
+}
+
+impl FromStr for SpaceName {
+    type Err = SpaceNameError;
+
+    fn from_str(text: &str) -> Result<Self, SpaceNameError> {
+        let refused = || SpaceNameError(text.chars().take(2 * WORD_MAX).collect());
+        let (kind, word) = text.split_once('/').ok_or_else(refused)?;
+        let kind = match kind {
+            "home" => SpaceKind::Home,
+            "project" => SpaceKind::Project,
+            _ => return Err(refused()),
+        };
+        let first = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+        let good = word.len() <= WORD_MAX
+            && word.bytes().next().is_some_and(first)
+            && word.bytes().all(|b| first(b) || matches!(b, b'.' | b'-'))
+            && !word.contains("..");
+        if !good {
+            return Err(refused());
+        }
+        Ok(Self {
+            kind,
+            word: Arc::from(word),
+        })
+    }
+}
+
+impl TryFrom<String> for SpaceName {
+    type Error = SpaceNameError;
+
+    fn try_from(text: String) -> Result<Self, SpaceNameError> {
+        text.parse()
+    }
+}
+
+impl From<SpaceName> for String {
+    fn from(name: SpaceName) -> Self {
+        name.to_string()
+    }
+}
+
+impl fmt::Display for SpaceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.kind.directory(), self.word)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    // A name that leads elsewhere would let one tenant's volume be another's, or the node's.
+    #[test]
+    fn only_two_plain_components_are_a_name() {
+        for good in [
+            "home/alice",
+            "project/vision-2",
+            "home/a.b_c",
+            "home/_x",
+            "home/7",
+        ] {
+            assert_eq!(good.parse::<SpaceName>().unwrap().to_string(), good);
+        }
+        let long = format!("home/{}", "x".repeat(WORD_MAX + 1));
+        for bad in [
+            "",
+            "home",
+            "home/",
+            "/alice",
+            "home/.",
+            "home/..",
+            "home/../x",
+            "home/a/b",
+            "home//a",
+            "home/.a",
+            "home/-a",
+            "home/a..b",
+            "home/A",
+            "home/ä",
+            "home/a\n",
+            "home/a\0",
+            "home/ a",
+            "Home/a",
+            "tmp/a",
+            "project/a\\b",
+            "project/%2e",
+            " home/a",
+            &long,
+        ] {
+            assert!(bad.parse::<SpaceName>().is_err(), "{bad:?} was accepted");
+        }
+    }
+
+    proptest! {
+        // What is accepted is two components, whatever is asked for.
+        #[test]
+        fn accepted_names_lead_nowhere_else(text in "(home|project)?/?.{0,12}") {
+            if let Ok(name) = text.parse::<SpaceName>() {
+                prop_assert_eq!(name.to_string().matches('/').count(), 1);
+                prop_assert!(!name.word().contains("..") && !name.word().starts_with('.'));
+            }
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Deleting a space in two steps that are days apart: into the trash, and away.
+
+use std::fs;
+
+use super::error::SpaceError;
+use super::name::SpaceName;
+use super::record::{Enforcer, SpaceRecord};
+use super::store::Spaces;
+use crate::RecordState;
+use crate::scratch::tree::{remove_tree, rename_durably};
+
+/// What a purge did, or would do.
+#[derive(Debug, Default)]
+pub struct Purged {
+    /// Spaces whose time has come: gone now, or to go.
+    pub due: Vec<SpaceRecord>,
+    /// What could not be removed, and why; the next purge tries again.
+    pub failed: Vec<(SpaceName, SpaceError)>,
+}
+
+impl Spaces {
+    /// Moves a space into the trash, where it stays until `due` (seconds since 1970). Who has it mounted
+    /// goes on working with it there.
+    ///
+    /// Errors: `NotFound`, `Exchanged`, `Busy`.
+    pub fn delete(&self, name: &SpaceName, due: u64) -> Result<SpaceRecord, SpaceError> {
+        let id = Self::id(name);
+        let _held = self.hold(name, &id)?;
+        let found = self.records.get(&id)?;
+        let Some(record) = found.filter(|record| record.state != RecordState::Making) else {
+            return Err(SpaceError::NotFound(name.clone()));
+        };
+        let at = self.path(name);
+        // One that somebody has removed by hand can be deleted all the same.
+        if record.state == RecordState::Ready && fs::symlink_metadata(&at).is_ok() {
+            self.check(&record, &at)?;
+        }
+        let changed = self.records.update(&id, |record| {
+            record.state = RecordState::Deleting;
+            record.due = Some(due);
+        })?;
+        self.step("delete: recorded");
+        let record = changed.ok_or_else(|| SpaceError::NotFound(name.clone()))?;
+        self.to_trash(&record)?;
+        self.step("delete: in the trash");
+        Ok(record)
+    }
+
+    /// Brings a space back from the trash.
+    ///
+    /// Errors: `NotFound` when it is not there, `Exists` when something has its place, `Busy`.
+    pub fn restore(&self, name: &SpaceName) -> Result<SpaceRecord, SpaceError> {
+        let id = Self::id(name);
+        let _held = self.hold(name, &id)?;
+        let found = self.records.get(&id)?;
+        let Some(record) = found.filter(|record| record.state == RecordState::Deleting) else {
+            return Err(SpaceError::NotFound(name.clone()));
+        };
+        let (at, trash) = (self.path(name), self.trash(&id));
+        if self.check(&record, &at).is_err() {
+            self.check(&record, &trash)?;
+            if fs::symlink_metadata(&at).is_ok() {
+                return Err(SpaceError::Exists {
+                    name: name.clone(),
+                    what: format!("as {at:?}, which no volume was made for; move it away"),
+                });
+            }
+            rename_durably(&trash, &at)?;
+            self.step("restore: renamed");
+        }
+        let ready = self.records.update(&id, |record| {
+            record.state = RecordState::Ready;
+            record.due = None;
+        })?;
+        ready.ok_or_else(|| SpaceError::NotFound(name.clone()))
+    }
+
+    /// Removes the spaces in the trash whose time has come, for ever: their files (no link is followed,
+    /// no mount is entered), limits and records. `dry`: only says which.
+    pub fn purge(&self, now: u64, dry: bool) -> Result<Purged, SpaceError> {
+        let mut purged = Purged::default();
+        for record in self.records.list()? {
+            let due = record.due.is_some_and(|due| due <= now);
+            if record.state != RecordState::Deleting || !due {
+                continue;
+            }
+            let done = if dry {
+                Ok(())
+            } else {
+                self.purge_one(&record, now)
+            };
+            match done {
+                Ok(()) => purged.due.push(record),
+                Err(error) => purged.failed.push((record.name, error)),
+            }
+        }
+        Ok(purged)
+    }
+
+    fn purge_one(&self, listed: &SpaceRecord, now: u64) -> Result<(), SpaceError> {
+        let _held = self.hold(&listed.name, &listed.id)?;
+        // It may have been restored before the lock was had.
+        let still = |record: &SpaceRecord| {
+            record.state == RecordState::Deleting && record.due.is_some_and(|due| due <= now)
+        };
+        let Some(record) = self.records.get(&listed.id)?.filter(still) else {
+            return Ok(());
+        };
+        self.to_trash(&record)?;
+        remove_tree(&self.trash(&record.id))?;
+        self.step("purge: files");
+        if let Enforcer::Project(number) = record.enforcer {
+            self.projects_of(&record.name)?
+                .release(&record.id, number)?;
+            self.step("purge: limit");
+        }
+        self.usages.remove(&record.id)?;
+        self.records.remove(&record.id)?;
+        Ok(())
+    }
+
+    /// Ends a deletion that was recorded.
+    fn to_trash(&self, record: &SpaceRecord) -> Result<(), SpaceError> {
+        let at = self.path(&record.name);
+        if self.check(record, &at).is_ok() {
+            rename_durably(&at, &self.trash(&record.id))?;
+        }
+        Ok(())
+    }
+}
