@@ -70,6 +70,7 @@ async fn measure(place: &Path) -> Result<(), Box<dyn Error>> {
         local_locks: true,
         durability: Durability::default(),
         spool: None,
+        quota: None,
         cold: Some(ColdParts {
             store,
             policy: None,

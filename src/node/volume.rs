@@ -69,6 +69,7 @@ impl Volume {
             durability,
             spool: Some(spool),
             cold,
+            quota: None,
         });
         let hint = "check the directory and its file system; terrace doctor tells about privileges";
         let fs = fs.map_err(|error| match error {

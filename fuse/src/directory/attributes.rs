@@ -72,15 +72,19 @@ impl DirectoryFs {
     /// in the same request which bits are to be left.
     pub(crate) fn change(&self, node: u64, change: &Change) -> Result<FileStat, Errno> {
         if let Some(size) = change.size {
-            let size = i64::try_from(size).map_err(|_| Errno::EFBIG)?;
+            let signed = i64::try_from(size).map_err(|_| Errno::EFBIG)?;
             match change.fh.and_then(|fh| self.opens.file(fh)) {
-                _ if self.set_staged_length(node, size)? => {}
-                Some(file) => ftruncate(&*file, size)?,
+                _ if self.set_staged_length(node, signed)? => {}
+                Some(file) => {
+                    let cut = || ftruncate(&*file, signed);
+                    self.resizing(node, &file, |_| Ok(size), cut)?;
+                }
                 None => {
                     let _entered = self.enter(node)?;
                     let access = self.access(OFlag::O_WRONLY);
-                    let file = self.reopen(node, access | OFlag::O_NONBLOCK)?;
-                    self.truncate(&file.into(), size)?;
+                    let file = self.reopen(node, access | OFlag::O_NONBLOCK)?.into();
+                    let cut = || self.truncate(&file, signed);
+                    self.resizing(node, &file, |_| Ok(size), cut)?;
                 }
             }
         }

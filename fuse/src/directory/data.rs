@@ -15,11 +15,11 @@ use nix::fcntl::{FallocateFlags, OFlag, fallocate};
 use nix::sys::statfs::{
     BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, TMPFS_MAGIC, XFS_SUPER_MAGIC, fstatfs,
 };
-use nix::sys::statvfs::{Statvfs, fstatvfs};
 
 use super::durability::Level;
 use super::names::KEPT;
 use super::opens::Opened;
+use super::quota::allocated;
 use super::staging::Call;
 use super::{DirectoryFs, sys};
 
@@ -49,6 +49,22 @@ pub(crate) struct HandleOf {
 
 fn errno(error: std::io::Error) -> Errno {
     error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
+}
+
+/// Writes all of `bytes`, or as many as the file system takes.
+fn write_all(file: &File, offset: u64, bytes: &[u8]) -> Result<u32, Errno> {
+    let mut written = 0;
+    while written < bytes.len() {
+        match file.write_at(&bytes[written..], offset + written as u64) {
+            Ok(0) => break,
+            Ok(more) => written += more,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            // What was written is told; the next write meets the error again.
+            Err(_) if written > 0 => break,
+            Err(error) => return Err(errno(error)),
+        }
+    }
+    Ok(written as u32)
 }
 
 impl DirectoryFs {
@@ -132,18 +148,9 @@ impl DirectoryFs {
     /// Writes all of `bytes`, or as many as fit.
     pub(crate) fn write(&self, of: HandleOf, offset: u64, bytes: &[u8]) -> Result<u32, Errno> {
         let file = self.file_of(of)?;
-        let mut written = 0;
-        while written < bytes.len() {
-            match file.write_at(&bytes[written..], offset + written as u64) {
-                Ok(0) => break,
-                Ok(more) => written += more,
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                // What was written is told; the next write meets the error again.
-                Err(_) if written > 0 => break,
-                Err(error) => return Err(errno(error)),
-            }
-        }
-        Ok(written as u32)
+        self.growing(of.node, &file, offset, bytes.len(), |fits| {
+            write_all(&file, offset, &bytes[..fits])
+        })
     }
 
     /// Makes a file durable; `data_only`: without times.
@@ -210,7 +217,9 @@ impl DirectoryFs {
         let mode = FallocateFlags::from_bits(mode).ok_or(Errno::EOPNOTSUPP)?;
         let signed = |value: u64| i64::try_from(value).map_err(|_| Errno::EFBIG);
         let file = self.file_of(of)?;
-        fallocate(&*file, mode, signed(offset)?, signed(length)?)
+        let (at, many) = (signed(offset)?, signed(length)?);
+        let wanted = |before| allocated(before, mode, offset, length);
+        self.resizing(of.node, &file, wanted, || fallocate(&*file, mode, at, many))
     }
 
     /// copy_file_range(2).
@@ -222,10 +231,18 @@ impl DirectoryFs {
     ) -> Result<u32, Errno> {
         let (source, target) = (self.file_of(from.0)?, self.file_of(to.0)?);
         let signed = |value: u64| i64::try_from(value).map_err(|_| Errno::EINVAL);
-        let (from, to) = (signed(from.1)?, signed(to.1)?);
-        let length = length.min(COPY_MAX) as usize;
-        let copied = sys::copy_range((source.as_fd(), from), (target.as_fd(), to), length)?;
-        Ok(copied as u32)
+        let (begin, end) = (signed(from.1)?, signed(to.1)?);
+        // A source that ends earlier makes the target no longer than its own end does.
+        let rest = source
+            .metadata()
+            .map_err(errno)?
+            .len()
+            .saturating_sub(from.1);
+        let length = length.min(COPY_MAX).min(rest) as usize;
+        self.growing(to.0.node, &target, to.1, length, |fits| {
+            let copied = sys::copy_range((source.as_fd(), begin), (target.as_fd(), end), fits)?;
+            Ok(copied as u32)
+        })
     }
 
     /// lseek(2) with `SEEK_DATA` or `SEEK_HOLE`.
@@ -234,11 +251,6 @@ impl DirectoryFs {
             return Err(Errno::EINVAL);
         }
         sys::seek(self.file_of(of)?.as_fd(), offset, whence)
-    }
-
-    /// statvfs(3) of the directory's file system.
-    pub(crate) fn totals(&self) -> Result<Statvfs, Errno> {
-        fstatvfs(&self.mount)
     }
 
     /// The descriptor of a handle.

@@ -13,6 +13,7 @@
 //! READ, WRITE, FSYNC -> data.rs                                without passthrough, and always fsync
 //! GETATTR, xattrs ----> attributes.rs
 //! contents elsewhere -> tiering/                               a cold store, where there is one
+//! all that takes space -> quota/                               limits that the directory does not keep
 //! ```
 //!
 //! A node id is opened by its file handle, never by a path, and a name is one component below an open
@@ -34,6 +35,7 @@ mod lookup;
 mod names;
 mod nodes;
 mod opens;
+mod quota;
 mod spool;
 mod staging;
 mod sys;
@@ -66,6 +68,7 @@ pub(crate) use listing::Row;
 pub(crate) use lookup::Entry;
 pub(crate) use names::Place;
 pub(crate) use opens::Opened;
+pub use quota::{Counted, QuotaLimits, QuotaParts, QuotaStatus, QuotaUse, count_tree};
 pub use spool::{Flushed, SpoolError, SpoolStatus, StagedFile};
 pub(crate) use tiering::ELSEWHERE;
 pub use tiering::{
@@ -100,6 +103,9 @@ pub struct DirectoryParts<'a> {
     pub spool: Option<SpoolPlace>,
     /// Where contents go that nobody uses, if anywhere.
     pub cold: Option<ColdParts>,
+    /// Limits that the daemon keeps; `None`: the directory's own, if it has any. What counts is what
+    /// lies in the directory, so nothing is staged then.
+    pub quota: Option<QuotaParts>,
 }
 
 /// Room for a spool.
@@ -138,6 +144,9 @@ pub enum DirectoryError {
          it needs extended attributes trusted.* or user.*"
     )]
     NoRecords(PathBuf, Errno),
+    /// The file of what a volume takes.
+    #[error("open {0}: {1}")]
+    Quota(PathBuf, io::Error),
 }
 
 /// A volume's counters at one moment.
@@ -159,6 +168,8 @@ pub struct DirectoryStatus {
     pub resent: u64,
     /// Of these, those that the dead worker had carried out: answered, not repeated.
     pub recognised: u64,
+    /// The limit that the daemon keeps, if there is one.
+    pub quota: Option<QuotaStatus>,
 }
 
 /// A directory as a read-write file system. See the module text.
@@ -176,6 +187,7 @@ pub struct DirectoryFs {
     spool: Option<spool::Running>,
     listings: listing::Listings,
     tiering: Option<Arc<tiering::Tiering>>,
+    quota: Option<Arc<quota::Quota>>,
     ttl: Duration,
     local_locks: bool,
     wants_passthrough: bool,
@@ -208,7 +220,9 @@ impl DirectoryFs {
         let path = parts.state.join("intents");
         let intents = intents::Intents::open(&path, parts.fresh)
             .map_err(|error| DirectoryError::Intents(path, error))?;
-        let spool = match parts.spool.filter(|_| parts.durability.stages()) {
+        let quota = open_quota(&parts)?;
+        let stages = parts.durability.stages() && quota.is_none();
+        let spool = match parts.spool.filter(|_| stages) {
             None => None,
             Some(place) => Some(spool::Running::open(spool::SpoolParts {
                 spool: &place.directory,
@@ -245,6 +259,7 @@ impl DirectoryFs {
             spool,
             listings: listing::Listings::default(),
             tiering,
+            quota,
             ttl: parts.ttl,
             local_locks: parts.local_locks,
             wants_passthrough: parts.passthrough,
@@ -314,6 +329,22 @@ impl DirectoryFs {
             requests: count(&self.requests),
             resent: count(&self.resent),
             recognised: count(&self.recognised),
+            quota: self.quota.as_ref().map(|quota| quota.status()),
+        }
+    }
+
+    /// Changes the limit that the daemon keeps; does nothing where it keeps none.
+    pub fn set_quota(&self, limits: QuotaLimits) {
+        if let Some(quota) = &self.quota {
+            quota.set_limits(limits);
+        }
+    }
+
+    /// Waits until [`DirectoryFs::count_quota`] should run soon; for ever without a limit of the daemon.
+    pub async fn quota_wanted(&self) {
+        match &self.quota {
+            Some(quota) => quota.wanted().await,
+            None => std::future::pending().await,
         }
     }
 
@@ -338,6 +369,17 @@ impl DirectoryFs {
             return sys::open_child(self.root.as_fd(), c".", how, 0);
         }
         sys::open_id(self.mount.as_fd(), &*self.nodes.id(node)?, flags)
+    }
+}
+
+fn open_quota(parts: &DirectoryParts<'_>) -> Result<Option<Arc<quota::Quota>>, DirectoryError> {
+    let Some(of) = parts.quota else {
+        return Ok(None);
+    };
+    let path = parts.state.join("quota");
+    match quota::Quota::open(&path, parts.fresh, of) {
+        Ok(quota) => Ok(Some(quota)),
+        Err(error) => Err(DirectoryError::Quota(path, error)),
     }
 }
 

@@ -17,6 +17,7 @@ use super::identity::{Caller, as_caller};
 use super::intents::{Evidence, Intent, Intents};
 use super::lookup::{Found, component, find};
 use super::opens::Opened;
+use super::quota::{Charge, Kept};
 use super::{DirectoryFs, Entry, sys};
 
 /// Flags of open(2) that matter to a descriptor of ours. Not `O_APPEND`: the kernel says where each
@@ -270,8 +271,10 @@ impl DirectoryFs {
             return Ok((found, self.intents.record(place.unique, &evidence)));
         }
         is_free(dir.fd(), &name)?;
+        let charge = Charge::file(self.quota.as_ref())?;
         let intent = self.intents.record(place.unique, &evidence);
         let made = as_caller(place.caller, || make(dir.fd(), &name))??;
+        charge.keep();
         let found = match made {
             None => find(dir.fd(), &name)?,
             Some(fd) => Found {
@@ -306,7 +309,8 @@ impl DirectoryFs {
         let directory = file_type(&found.stat) == libc::S_IFDIR;
         if directory || found.stat.st_nlink <= 1 {
             let number = self.number(found.stat.st_ino);
-            self.nodes.hold(number, found.fd);
+            let kept = Kept::new(found.fd, found.stat, self.quota.as_ref());
+            self.nodes.hold(number, kept);
             if let Some(spool) = &self.spool {
                 spool.removed(number, &found.id, || {
                     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;

@@ -16,11 +16,11 @@
 //! Lock: one mutex for each shard, held over a write of the table, never over a call below.
 
 use std::collections::HashMap;
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use nix::errno::Errno;
 
+use super::quota::Kept;
 use super::sys::FileId;
 use super::table::Table;
 use crate::live::TableError;
@@ -36,7 +36,7 @@ struct Node {
     /// Whether a dead worker may have answered it, too.
     inherited: bool,
     /// Keeps a deleted file, and with it its number.
-    held: Option<OwnedFd>,
+    held: Option<Kept>,
 }
 
 /// See the module text.
@@ -109,7 +109,7 @@ impl Nodes {
     }
 
     /// Keeps a deleted file until the kernel has forgotten its number.
-    pub(super) fn hold(&self, number: u64, file: OwnedFd) {
+    pub(super) fn hold(&self, number: u64, file: Kept) {
         if let Some(node) = self.shard(number).get_mut(&number) {
             node.held = Some(file);
         }

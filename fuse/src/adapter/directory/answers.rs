@@ -11,6 +11,7 @@ use fuser::{
 use nix::sys::stat::FileStat;
 
 use crate::directory::{OMIT, Row};
+use crate::handles::Mode;
 
 pub(super) fn error(errno: nix::errno::Errno) -> fuser::Errno {
     fuser::Errno::from_i32(errno as i32)
@@ -132,12 +133,16 @@ fn nothing() -> FileAttr {
 }
 
 /// How a handle is opened. Not `FOPEN_KEEP_CACHE`: another node may have written since.
-pub(super) fn open_flags(flush: bool) -> FopenFlags {
-    if flush {
-        FopenFlags::empty()
-    } else {
-        FopenFlags::FOPEN_NOFLUSH
-    }
+///
+/// `counted`: what is written comes here. `FOPEN_DIRECT_IO` overrides passthrough for read(2) and
+/// write(2) of this handle, and leaves its mappings passed through (`fuse_file_write_iter` and
+/// `fuse_file_mmap` of the kernel).
+pub(super) fn open_flags(flush: bool, counted: bool, mode: Mode) -> FopenFlags {
+    let mut flags = FopenFlags::empty();
+    flags.set(FopenFlags::FOPEN_NOFLUSH, !flush);
+    let passed = matches!(mode, Mode::Passthrough(_));
+    flags.set(FopenFlags::FOPEN_DIRECT_IO, counted && passed);
+    flags
 }
 
 #[cfg(test)]

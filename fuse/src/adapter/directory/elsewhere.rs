@@ -33,11 +33,12 @@ impl DirectoryAdapter {
         reply: ReplyOpen,
     ) {
         let unique = request.unique().0;
+        let counted = flags & libc::O_ACCMODE != libc::O_RDONLY && self.fs.counts_writes();
         self.when_here(
             request,
             node,
             move |fs| fs.open_file(unique, node, flags),
-            move |_, opened| Self::reply_opened(opened, reply),
+            move |_, opened| Self::reply_opened(opened, counted, reply),
         );
     }
 

@@ -115,12 +115,16 @@ impl DirectoryAdapter {
         }
     }
 
-    fn reply_opened(opened: Result<Opened, nix::errno::Errno>, reply: fuser::ReplyOpen) {
+    fn reply_opened(
+        opened: Result<Opened, nix::errno::Errno>,
+        counted: bool,
+        reply: fuser::ReplyOpen,
+    ) {
         let Opened { fh, mode, flush } = match opened {
             Err(errno) => return reply.error(answers::error(errno)),
             Ok(opened) => opened,
         };
-        let flags = answers::open_flags(flush);
+        let flags = answers::open_flags(flush, counted, mode);
         match mode {
             Mode::Cached => reply.opened(fuser::FileHandle(fh), flags),
             Mode::Passthrough(id) => {
@@ -144,7 +148,7 @@ impl DirectoryAdapter {
         };
         let attr = answers::file_attr(&entry.stat);
         let (ttl, generation) = (self.fs.ttl(), Generation(entry.generation.into()));
-        let flags = answers::open_flags(opened.flush);
+        let flags = answers::open_flags(opened.flush, self.fs.counts_writes(), opened.mode);
         let fh = fuser::FileHandle(opened.fh);
         match opened.mode {
             Mode::Cached => reply.created(&ttl, &attr, generation, fh, flags),

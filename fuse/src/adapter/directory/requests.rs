@@ -185,7 +185,8 @@ impl Filesystem for DirectoryAdapter {
         if opened == Err(ELSEWHERE) {
             return self.open_when_here(request, node.0, flags.0, reply);
         }
-        Self::reply_opened(opened, reply);
+        let writes = flags.0 & libc::O_ACCMODE != libc::O_RDONLY;
+        Self::reply_opened(opened, writes && self.fs.counts_writes(), reply);
     }
 
     fn read(
@@ -289,15 +290,9 @@ impl Filesystem for DirectoryAdapter {
     fn statfs(&self, request: &Request, node: INodeNo, reply: ReplyStatfs) {
         let _span = self.begin(request, "statfs", node.0);
         match self.fs.totals() {
-            Ok(totals) => reply.statfs(
-                totals.blocks(),
-                totals.blocks_free(),
-                totals.blocks_available(),
-                totals.files(),
-                totals.files_free(),
-                u32::try_from(totals.block_size()).unwrap_or(4096),
-                u32::try_from(totals.name_max()).unwrap_or(255),
-                u32::try_from(totals.fragment_size()).unwrap_or(4096),
+            Ok(of) => reply.statfs(
+                of.blocks, of.blocks_free, of.blocks_available, of.files, of.files_free,
+                of.block_size, of.name_max, of.fragment,
             ),
             Err(errno) => reply.error(error(errno)),
         }

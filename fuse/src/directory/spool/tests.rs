@@ -54,6 +54,7 @@ impl World {
                 limit: Some(1 << 30),
             }),
             cold: None,
+            quota: None,
         })
         .unwrap()
     }

@@ -118,6 +118,7 @@ async fn open(place: &Path, state: &str, script: &Arc<Script>) -> (Store, Arc<Di
         local_locks: true,
         durability: Durability::default(),
         spool: None,
+        quota: None,
         cold: Some(ColdParts {
             store: store.clone(),
             policy: None,
