@@ -1,11 +1,12 @@
 //! Metrics of a node for Prometheus: read from the parts' own counters when asked, kept nowhere.
 //!
 //! Labels are bounded: tier (window, hot, warm, store), outcome and operation (fixed lists), mount
-//! (mount points of this node). No path, key or dataset is ever a label. Every name here is listed
-//! with unit and meaning in docs/OPERATIONS.md; the tidy test compares both.
+//! (mount points of this node), tenant (names in the configuration). No path, key or dataset is ever a
+//! label. Every name here is listed with unit and meaning in docs/OPERATIONS.md; the tidy test compares both.
 
 mod cold;
 mod spools;
+mod tenants;
 
 use std::fmt::Error;
 use std::net::SocketAddr;
@@ -77,6 +78,8 @@ impl Collector for NodeCollector {
         self.reports(&mut out)?;
         self.spools(&mut out)?;
         self.mounts(&mut out)?;
+        self.tenants(&mut out)?;
+        self.volumes(&mut out)?;
         cold::encode(&self.0, &mut out)
     }
 }

@@ -131,6 +131,9 @@ pub(super) fn node_config(
     config.cache.hot.dir = std::path::absolute(&dir)
         .with_context(|| format!("use the hot directory {}", dir.display()))?;
     config.cache.hot.size = hot_size.or(config.cache.hot.size);
+    config
+        .check()
+        .context("check the configuration with --hot-size")?;
     Ok(config)
 }
 

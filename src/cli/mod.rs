@@ -83,7 +83,7 @@ enum Command {
     Mount(mount::MountArgs),
     /// Take a mount away, busy or not
     Umount(umount::UmountArgs),
-    /// See how safe the files of a directory volume are, and make them safer
+    /// Make and limit spaces of users and projects; see how safe the files of volumes are
     Volume(volume::VolumeArgs),
     /// Bring files into a tier before they are used
     Warm(warm::WarmArgs),
@@ -155,7 +155,6 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Up(args) => up::run(&args, &global),
         Command::Mount(args) => mount::run(&args, &global),
         Command::Umount(args) => umount::run(&args, &global),
-        Command::Volume(args) => volume::run(&args, &global),
         Command::Warm(args) => warm::warm(&args, &global),
         Command::Evict(args) => warm::evict(&args, &global),
         Command::Pin(args) => warm::pin(&args, true, &global),
@@ -164,6 +163,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Status(args) => status::run(&args, &global),
         Command::Doctor(args) => doctor::run(&args, &global),
         Command::Sync(args) => sync::run(&args, &global),
+        Command::Volume(args) => volume::run(&args, &global),
         Command::Dataset(args) => dataset::run(&args, &global),
         Command::Catalog(args) => catalog::run(&args, &global),
         Command::Controller(args) => controller::run(&args, &global),

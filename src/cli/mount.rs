@@ -1,23 +1,24 @@
 //! `terrace mount`: find or start the keeper of the hot directory and ask it for a mount.
 
+mod writable;
+
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
-use terrace_cache::store::{Scheme, StoreUrl};
 use terrace_cache::units::{ByteSize, Span};
-use terrace_fuse::directory::Durability;
 use terrace_fuse::keeper::{
     ClientError, KeeperClient, KernelOptions, MountSpec, RunDir, Secrets, kernel,
 };
 
 use super::source::Source;
-use super::volume::read_policy;
+use super::volume::{self, BaseArgs};
 use super::{Failure, Global, foreground, keeper, umount};
 use crate::catalog::place::CatalogArgs;
-use crate::node::options::{ColdOptions, DirectoryOptions, MountOptions};
+use crate::node::options::MountOptions;
+use crate::node::tenants::TenantName;
 
 /// What opens of a mount are tuned for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -36,11 +37,13 @@ pub(crate) enum ProfileArg {
     terrace mount file:///mnt/pfs/set /data/set --profile small-files\n  \
     terrace mount file:///mnt/pfs/home/alice /home/alice --rw\n  \
     terrace mount file:///mnt/pfs/runs /runs --rw --cold s3://bucket/runs\n  \
+    terrace mount volume:home/alice /home/alice --base /mnt/pfs\n  \
     terrace mount catalog: /data --catalog http://catalog:8080\n  \
     terrace mount ads.clicks@v12 /data/clicks")]
 pub(crate) struct MountArgs {
-    /// s3://bucket/prefix, hdfs://host:port/path, webhdfs://host:port/path or file:///dir; catalog:
-    /// for the tree of all tables; or a version such as ads.clicks@v12
+    /// s3://bucket/prefix, hdfs://host:port/path, webhdfs://host:port/path or file:///dir; volume:NAME
+    /// for a space, with its limits; catalog: for the tree of all tables; or a version such as
+    /// ads.clicks@v12
     pub(crate) source: String,
     /// An existing directory
     pub(crate) mountpoint: PathBuf,
@@ -78,6 +81,12 @@ pub(crate) struct MountArgs {
     /// What goes to the cold store without being asked (YAML) [default: nothing]
     #[arg(long, value_name = "FILE", requires = "cold")]
     pub(crate) tier_policy: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) base: BaseArgs,
+    /// Whose budgets the mount uses: a name of [tenants] in the configuration [default: that of the
+    /// volume, or nobody's]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) tenant: Option<TenantName>,
     /// Read the listing once and show exactly that, for ever: no metadata traffic, longest caching
     #[arg(long)]
     pub(crate) snapshot: bool,
@@ -226,14 +235,21 @@ fn spec(
         file_mode: args.file_mode,
         dir_mode: args.dir_mode,
         warm: args.warm.as_deref().map(std::path::absolute).transpose()?,
+        tenant: args.tenant.clone(),
         directory: None,
         catalog: None,
         catalog_token: None,
         catalog_ca: None,
         version: None,
     };
-    if args.rw {
-        options.directory = Some(directory(args, source)?);
+    let mut shown = args.source.clone();
+    if let Source::Volume(name) = source {
+        let (space, tenant) = writable::space(args, name, global)?;
+        shown = volume::source_of(&space.root);
+        options.directory = Some(space);
+        options.tenant = options.tenant.or(tenant);
+    } else if args.rw {
+        options.directory = Some(writable::directory(args, source)?);
     }
     let mut credentials = super::credential_environment();
     source.complete(
@@ -245,8 +261,8 @@ fn spec(
     Ok(MountSpec {
         id: new_id()?,
         mountpoint,
-        source: args.source.clone(),
-        kernel: kernel_options(&args.options, args.rw)?,
+        source: shown,
+        kernel: kernel_options(&args.options, options.directory.is_some())?,
         options: serde_json::to_value(options).context("encode the options")?,
         credentials: Secrets(credentials),
     })
@@ -256,55 +272,6 @@ fn spec(
 pub(crate) fn new_id() -> anyhow::Result<String> {
     let id = std::fs::read_to_string("/proc/sys/kernel/random/uuid").context("make an id")?;
     Ok(id.trim().to_owned())
-}
-
-/// What a volume for reading and writing is asked to be.
-fn directory(args: &MountArgs, source: &Source) -> anyhow::Result<DirectoryOptions> {
-    let root = match source {
-        Source::Store(url) if url.scheme() == Scheme::File => Path::new("/").join(url.prefix()),
-        _ => bail!("only a directory can be written; use file:///DIR, or mount without --rw"),
-    };
-    Durability::parse(&args.durability).context("understand --durability")?;
-    let root = root.canonicalize().context("look at the directory")?;
-    Ok(DirectoryOptions {
-        cold: cold(args, &root)?,
-        root,
-        refuse_locks: args.options.iter().any(|option| option == NO_LOCKS),
-        durability: args.durability.clone(),
-        spool: args.spool.as_deref().map(std::path::absolute).transpose()?,
-        spool_size: args.spool_size,
-    })
-}
-
-/// Where contents of a volume go.
-fn cold(args: &MountArgs, root: &Path) -> anyhow::Result<Option<ColdOptions>> {
-    let Some(cold) = &args.cold else {
-        return Ok(None);
-    };
-    let url: StoreUrl = cold
-        .parse()
-        .map_err(|error| anyhow::anyhow!("--cold: {error}"))?;
-    match url.scheme() {
-        Scheme::S3 | Scheme::Hdfs => {}
-        Scheme::File => {
-            let path = Path::new("/").join(url.prefix());
-            let path = path
-                .canonicalize()
-                .with_context(|| format!("look at the cold store {}", path.display()))?;
-            anyhow::ensure!(
-                !path.starts_with(root),
-                "the cold store lies in the volume itself; use a directory outside of it"
-            );
-        }
-        Scheme::WebHdfs { .. } => {
-            bail!("{cold} takes no files; use s3://, hdfs:// or file:/// as the cold store")
-        }
-    }
-    let policy = args.tier_policy.as_deref().map(read_policy).transpose()?;
-    Ok(Some(ColdOptions {
-        url: cold.clone(),
-        policy,
-    }))
 }
 
 fn kernel_options(options: &[String], writable: bool) -> anyhow::Result<KernelOptions> {

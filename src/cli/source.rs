@@ -6,7 +6,9 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use terrace_cache::store::StoreUrl;
 use terrace_catalog::Selector;
+use terrace_csi::spaces::SpaceName;
 
+use super::volume;
 use crate::catalog::place::{CatalogArgs, Place};
 use crate::catalog::view::Located;
 use crate::control::client;
@@ -17,6 +19,8 @@ use crate::node::options::{CATALOG_SOURCE, CATALOG_TOKEN, MountOptions, PinnedVe
 pub(crate) enum Source {
     /// `s3://bucket/prefix` and the like.
     Store(StoreUrl),
+    /// `volume:home/alice`.
+    Volume(SpaceName),
     /// `catalog:`.
     Catalog,
     /// `ads.clicks@v12`.
@@ -29,11 +33,14 @@ impl Source {
         if text == CATALOG_SOURCE {
             return Ok(Self::Catalog);
         }
+        if let Some(name) = text.strip_prefix(volume::SOURCE) {
+            return Ok(Self::Volume(name.parse()?));
+        }
         if text.contains("://") {
             return Ok(Self::Store(text.parse()?));
         }
         let selector = text.parse().with_context(|| {
-            format!("{text:?} is no source; write a URL, catalog:, or a selector such as a.b@v3")
+            format!("{text:?} is no source; write a URL, volume:NAME, catalog:, or a selector such as a.b@v3")
         })?;
         Ok(Self::Version(selector))
     }
@@ -48,7 +55,7 @@ impl Source {
         options: &mut MountOptions,
         credentials: &mut BTreeMap<String, String>,
     ) -> Result<()> {
-        if matches!(self, Self::Store(_)) {
+        if matches!(self, Self::Store(_) | Self::Volume(_)) {
             return Ok(());
         }
         let place = catalog.place(run_base)?;
@@ -98,7 +105,12 @@ mod tests {
             Source::parse("s3://bucket/x").unwrap(),
             Source::Store(_)
         ));
+        let home = Source::parse("volume:home/alice").unwrap();
+        assert!(matches!(home, Source::Volume(name) if name.to_string() == "home/alice"));
         for bad in [
+            "volume:",
+            "volume:alice",
+            "volume:home/../etc",
             "catalog:ads",
             "catalog://host",
             "/data",

@@ -49,6 +49,12 @@ pub(super) fn document(node: &Arc<Node>) -> Value {
             "pending": usage.pending, "quarantined": usage.quarantined,
             "disk": format!("{:?}", usage.disk).to_lowercase(),
         },
+        "tenants": node.cache().hot().tenants().iter().map(|tenant| json!({
+            "name": &*tenant.share.name,
+            "hot_bytes": tenant.resident_bytes,
+            "share_bytes": tenant.share.guaranteed,
+            "cap_bytes": tenant.share.cap,
+        })).collect::<Vec<_>>(),
         "warm_tiers": node.sources().warm_tiers().iter().map(describe_warm).collect::<Vec<_>>(),
     })
 }

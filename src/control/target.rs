@@ -71,7 +71,10 @@ async fn in_mount(node: &Arc<Node>, path: &proto::MountPath) -> Result<Found, St
     Ok(Found {
         source: Arc::clone(&mounted.source),
         has_warm: mounted.has_warm,
-        dataset: dataset.unwrap_or_else(|| mounted.dataset.clone()),
+        dataset: match dataset {
+            Some(own) => own.of_tenant(mounted.dataset.tenant()),
+            None => mounted.dataset.clone(),
+        },
         objects,
     })
 }

@@ -30,6 +30,7 @@ use super::options::MountOptions;
 use super::report::Reporting;
 use super::sources::{Reached, Sources};
 use super::stores::Stores;
+use super::tenants::{self, TenantName};
 use super::volume::Volume;
 
 /// One mount of this node.
@@ -63,6 +64,8 @@ pub(crate) struct Node {
     tasks: TaskTracker,
     mounts: Mutex<BTreeMap<String, Arc<Mounted>>>,
     volumes: Mutex<BTreeMap<String, Arc<Volume>>>,
+    /// What keeps limits of volumes: waited for at the end, so that its last word is written.
+    limits: TaskTracker,
     started: Instant,
     reporting: Arc<Reporting>,
 }
@@ -76,6 +79,7 @@ impl Node {
         let dir = &config.cache.hot.dir;
         let hot_config = hot_config(config)?;
         let policy = EpochPolicy::new(hot_config.limit_bytes);
+        let policy = policy.with_tenants(tenants::shares(&config.tenants));
         let hot = HotTier::open(hot_config, Box::new(policy))
             .with_context(|| format!("open the hot tier {}", dir.display()))?;
         let cache = Cache::new(config.cache.fill.clone(), hot, sources.runtime().clone());
@@ -85,6 +89,7 @@ impl Node {
             tasks: TaskTracker::new(),
             mounts: Mutex::default(),
             volumes: Mutex::default(),
+            limits: TaskTracker::new(),
             started: Instant::now(),
             reporting: Arc::default(),
         }))
@@ -113,7 +118,8 @@ impl Node {
         if let Some(late) = late_cache {
             late.set(self.cache.clone()).ok();
         }
-        let dataset = DatasetKey(spec.source.as_str().into());
+        let tenant = options.tenant.as_ref().map(TenantName::as_str);
+        let dataset = DatasetKey(spec.source.as_str().into()).of_tenant(tenant);
         let handles = HandleTable::open(handles)
             .map_err(|error| Failure::new(format!("handle table: {error}"), "mount again"))?;
         let fs = FileSystem::new(FileSystemParts {
@@ -163,11 +169,21 @@ impl Node {
     /// Forgets a mount that was removed.
     pub(crate) fn forget(&self, id: &str) {
         self.lock_mounts().remove(id);
-        self.lock_volumes().remove(id);
+        let volume = self.lock_volumes().remove(id);
+        if let Some(space) = volume.and_then(|volume| volume.space.clone()) {
+            space.ended.cancel();
+        }
     }
 
-    /// Takes a directory volume in.
+    /// Takes a directory volume in, and keeps its limit.
     pub(crate) fn add_volume(&self, volume: Arc<Volume>) {
+        if let Some(space) = &volume.space {
+            let every = self.config().volumes.count_every.0;
+            let count = Arc::clone(space).count(Arc::clone(&volume.fs), every);
+            let follow = Arc::clone(space).follow(Arc::clone(&volume.fs));
+            self.limits.spawn_on(count, self.sources.runtime());
+            self.limits.spawn_on(follow, self.sources.runtime());
+        }
         let id = volume.spec.id.clone();
         self.lock_volumes().insert(id, volume);
     }
@@ -234,7 +250,13 @@ impl Node {
     /// loses nothing but work.
     pub(crate) async fn shutdown(&self) {
         self.tasks.close();
-        self.cache.shutdown().await;
+        self.limits.close();
+        for volume in self.volumes() {
+            if let Some(space) = &volume.space {
+                space.ended.cancel();
+            }
+        }
+        tokio::join!(self.cache.shutdown(), self.limits.wait());
     }
 
     fn lock_volumes(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Arc<Volume>>> {
@@ -251,7 +273,7 @@ const DEFAULT_SHARE: f64 = 0.8;
 
 fn hot_config(config: &NodeConfig) -> Result<HotConfig> {
     let section = &config.cache.hot;
-    std::fs::create_dir_all(&section.dir)
+    make_private(&section.dir)
         .with_context(|| format!("make the hot directory {}", section.dir.display()))?;
     let mut hot = HotConfig::new(&section.dir);
     hot.limit_bytes = match section.size {
@@ -262,6 +284,20 @@ fn hot_config(config: &NodeConfig) -> Result<HotConfig> {
     hot.scrub_bytes_per_second = section.scrub_rate.0;
     hot.operation_timeout = section.deadline.0;
     Ok(hot)
+}
+
+/// Makes the hot directory; nobody but this user may enter it, also when it was there before: what one
+/// tenant reads lies in it as plain files.
+fn make_private(dir: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true).mode(0o700).create(dir)?;
+    let found = std::fs::metadata(dir)?;
+    let open = found.permissions().mode() & 0o077 != 0;
+    if open && found.uid() == nix::unistd::geteuid().as_raw() {
+        std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700))?;
+    }
+    Ok(())
 }
 
 /// Free space at the first start; later starts find the figure of the first one in `budget`, so

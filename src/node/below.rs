@@ -57,10 +57,10 @@ pub(super) async fn below(
         let snapshot = tables::version(sources, &state, spec, options, pinned).await;
         let snapshot = snapshot.map_err(refused_by_catalog)?;
         let url = router::url_of(snapshot.store(), snapshot.prefix());
-        let opened = open(sources, &url, spec, warm).await?;
+        let opened = open(sources, &url, spec, options, warm).await?;
         return Ok(of_one_store(Arc::new(snapshot), opened));
     }
-    let opened = open(sources, &spec.source, spec, warm).await?;
+    let opened = open(sources, &spec.source, spec, options, warm).await?;
     if options.snapshot {
         let snapshot = names::snapshot(&state, &opened.store, spec, options).await;
         let snapshot: Snapshot = snapshot.map_err(refused)?;
@@ -82,10 +82,15 @@ async fn open(
     sources: &Sources,
     url: &str,
     spec: &MountSpec,
+    options: &MountOptions,
     warm: Option<PathBuf>,
 ) -> Result<Opened, Failure> {
     let credentials = spec.credentials.0.clone();
-    sources.open(url, credentials, warm).await
+    let opened = sources.open(url, credentials, warm).await?;
+    if let Some(bandwidth) = sources.bandwidth(options) {
+        opened.store.share(bandwidth);
+    }
+    Ok(opened)
 }
 
 fn of_one_store(namespace: Arc<dyn Namespace>, opened: Opened) -> Below {

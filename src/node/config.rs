@@ -18,6 +18,8 @@ use terrace_catalog::access::identity::IdentityConfig;
 use terrace_catalog::nodes::NodeName;
 use terrace_catalog::upkeep::Schedule;
 
+use super::tenants::{self, TenantsSection};
+
 /// The configuration file.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -30,6 +32,29 @@ pub(crate) struct Config {
     pub(crate) node: NodeSection,
     /// A catalog, for `terrace catalog serve` and `terrace up`.
     pub(crate) catalog: CatalogSection,
+    /// Spaces of users and projects.
+    pub(crate) volumes: VolumesSection,
+    /// Tenants, by name.
+    pub(crate) tenants: TenantsSection,
+}
+
+/// `[volumes]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct VolumesSection {
+    /// Directory of the shared file system that has the volumes (`home/`, `project/`). Default: none.
+    pub(crate) base: Option<PathBuf>,
+    /// Between two counts of a volume whose limit the daemon keeps. Default: 10m.
+    pub(crate) count_every: Span,
+}
+
+impl Default for VolumesSection {
+    fn default() -> Self {
+        Self {
+            base: None,
+            count_every: Span(Duration::from_secs(600)),
+        }
+    }
 }
 
 /// `[catalog]`.
@@ -213,6 +238,12 @@ impl Config {
     /// Refuses values that cannot work, naming key and range.
     pub(crate) fn check(&self) -> Result<()> {
         self.catalog.upkeep.check()?;
+        tenants::check(self)?;
+        anyhow::ensure!(
+            self.volumes.count_every.0 >= Duration::from_secs(1),
+            "volumes.count_every is {}; at least 1s",
+            self.volumes.count_every
+        );
         let warm = &self.cache.warm;
         if !warm.dir.as_os_str().is_empty() {
             warm.check()

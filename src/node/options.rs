@@ -7,8 +7,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use terrace_cache::units::{ByteSize, Span};
+use terrace_csi::spaces::SpaceName;
 use terrace_fuse::directory::TierPolicy;
 use terrace_fuse::keeper::{Failure, MountSpec};
+
+use super::tenants::TenantName;
 
 /// Options of one mount. Paths are absolute.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -30,6 +33,9 @@ pub(crate) struct MountOptions {
     pub(crate) dir_mode: u16,
     /// Directory of the warm tier.
     pub(crate) warm: Option<PathBuf>,
+    /// Whose budgets it uses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) tenant: Option<TenantName>,
     /// The source is a directory, shown for reading and writing as it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) directory: Option<DirectoryOptions>,
@@ -68,6 +74,9 @@ pub(crate) struct DirectoryOptions {
     /// Where contents go that nobody uses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) cold: Option<ColdOptions>,
+    /// The space that it is, with limits of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) space: Option<SpaceOptions>,
 }
 
 /// The cold store of a directory volume. Its credentials are among the mount's.
@@ -79,6 +88,16 @@ pub(crate) struct ColdOptions {
     /// What moves without being asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) policy: Option<TierPolicy>,
+}
+
+/// Which space a directory is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SpaceOptions {
+    /// The directory that has the spaces, canonical.
+    pub(crate) base: PathBuf,
+    /// Its name.
+    pub(crate) name: SpaceName,
 }
 
 /// Source of a tree of all tables.
@@ -120,6 +139,7 @@ impl Default for MountOptions {
             file_mode: 0o444,
             dir_mode: 0o555,
             warm: None,
+            tenant: None,
             directory: None,
             catalog: None,
             catalog_token: None,

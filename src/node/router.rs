@@ -10,7 +10,9 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use terrace_cache::store::{Credentials, Store, StoreConfig, StoreError, StoreErrorKind, StoreUrl};
+use terrace_cache::store::{
+    Bandwidth, Credentials, Store, StoreConfig, StoreError, StoreErrorKind, StoreUrl,
+};
 use terrace_cache::warm::{WarmSource, WarmTier};
 use terrace_cache::{ByteStream, ObjectId, Source};
 use terrace_fuse::tables::{STORE, TreeSource};
@@ -26,6 +28,8 @@ pub(crate) struct Access {
     pub(crate) credentials: Credentials,
     /// Before every store, if there is one.
     pub(crate) warm: Option<WarmTier>,
+    /// Over all of them, if there is one.
+    pub(crate) bandwidth: Option<Arc<Bandwidth>>,
 }
 
 /// Root of a store, and a key prefix below it.
@@ -110,6 +114,9 @@ impl Router {
         let url: StoreUrl = url_of(root, prefix).parse()?;
         let access = &self.access;
         let store = Store::open(&url, &access.config, &access.credentials).await?;
+        if let Some(bandwidth) = &access.bandwidth {
+            store.share(Arc::clone(bandwidth));
+        }
         Ok(Opened::new(store, access.warm.clone()))
     }
 }
@@ -171,6 +178,7 @@ mod tests {
             config: StoreConfig::default(),
             credentials: Credentials::default(),
             warm: None,
+            bandwidth: None,
         })
     }
 

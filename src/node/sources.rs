@@ -13,7 +13,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 use terrace_cache::Source;
-use terrace_cache::store::{Credentials, Store, StoreUrl};
+use terrace_cache::store::{Bandwidth, Credentials, Store, StoreUrl};
+use terrace_cache::units::ByteSize;
 use terrace_cache::warm::{WarmConfig, WarmTier};
 use terrace_fuse::keeper::{Failure, MountSpec};
 use terrace_fuse::live::Opening;
@@ -23,6 +24,7 @@ use super::below::{Below, below};
 use super::config::NodeConfig;
 use super::names;
 use super::options::MountOptions;
+use super::tenants::Bandwidths;
 
 /// A store and what reads it.
 #[derive(Debug)]
@@ -54,12 +56,14 @@ pub(crate) struct Sources {
     /// One warm tier for each directory.
     warm: Mutex<BTreeMap<PathBuf, WarmTier>>,
     scratch: AtomicU64,
+    bandwidths: Bandwidths,
 }
 
 impl Sources {
     /// Nothing is opened yet. Tasks of stores and tiers run on `runtime`.
     pub(crate) fn new(config: NodeConfig, runtime: Handle) -> Self {
         Self {
+            bandwidths: Bandwidths::new(&config.tenants),
             config,
             runtime,
             warm: Mutex::default(),
@@ -75,12 +79,45 @@ impl Sources {
         opening: Opening,
     ) -> Result<Reached, Failure> {
         let options = MountOptions::of(spec)?;
+        self.check_tenant(&options, opening)?;
         let below = below(self, spec, &options, opening).await?;
         Ok(Reached {
             spec: spec.clone(),
             options,
             below,
         })
+    }
+
+    /// Refuses a new mount of a tenant that this node does not know. One that is taken over goes on
+    /// without budgets.
+    pub(super) fn check_tenant(
+        &self,
+        options: &MountOptions,
+        opening: Opening,
+    ) -> Result<(), Failure> {
+        match &options.tenant {
+            Some(name) if !self.config.tenants.contains_key(name) => {
+                let why = format!("tenant {name} is not in the configuration of this node");
+                if opening == Opening::Mount {
+                    let hint =
+                        "add [tenants.NAME] to the file of --config and start the keeper anew";
+                    return Err(Failure::new(why, hint));
+                }
+                tracing::warn!(tenant = %name, "not in the configuration: no budgets");
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Most bytes of a mount's tenant in the spool.
+    pub(super) fn spool_budget(&self, options: &MountOptions) -> Option<ByteSize> {
+        self.config.tenants.get(options.tenant.as_ref()?)?.spool
+    }
+
+    /// The bandwidth limit that a mount shares with others of its tenant.
+    pub(super) fn bandwidth(&self, options: &MountOptions) -> Option<Arc<Bandwidth>> {
+        self.bandwidths.of(options.tenant.as_ref())
     }
 
     /// Where a mount keeps what must outlive a worker: one directory for each source and mount

@@ -63,6 +63,7 @@ pub(super) async fn tree(
         config: sources.config().cache.store.clone(),
         credentials: Credentials::new(spec.credentials.0.clone()),
         warm,
+        bandwidth: sources.bandwidth(options),
     }));
     let view = view(sources, spec, options, Some(Arc::clone(&router)))?;
     if opening == Opening::Mount {

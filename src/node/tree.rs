@@ -136,7 +136,10 @@ async fn of_mount(node: &Node, mounted: &Mounted, path: &[u8]) -> Result<Origin,
         objects: Objects {
             cache: node.cache().clone(),
             source: Arc::clone(&mounted.source),
-            dataset: dataset.unwrap_or_else(|| mounted.dataset.clone()),
+            dataset: match dataset {
+                Some(own) => own.of_tenant(mounted.dataset.tenant()),
+                None => mounted.dataset.clone(),
+            },
         },
         options: mounted.options.clone(),
     })

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use terrace_cache::units::ByteSize;
 use terrace_fuse::directory::{
-    ColdParts, DirectoryError, DirectoryFs, DirectoryParts, Durability, SpoolError, SpoolPlace,
+    ColdParts, DirectoryError, DirectoryFs, DirectoryParts, Durability, QuotaStatus, SpoolError,
+    SpoolPlace,
 };
 use terrace_fuse::handles::HandleTable;
 use terrace_fuse::keeper::{Failure, MountSpec};
@@ -19,6 +20,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::options::{DirectoryOptions, MountOptions};
 use super::sources::Sources;
+use super::space::Space;
 
 /// One directory volume.
 #[derive(Debug)]
@@ -31,6 +33,8 @@ pub(crate) struct Volume {
     pub(crate) durability: Vec<String>,
     /// Moves what the volume's policy chooses; ends with the volume.
     _policy: Option<AbortOnDropHandle<()>>,
+    /// The space that it is, if it is one.
+    pub(crate) space: Option<Arc<Space>>,
 }
 
 impl Volume {
@@ -44,6 +48,12 @@ impl Volume {
         handles: OwnedFd,
         cold: Option<ColdParts>,
     ) -> Result<Self, Failure> {
+        sources.check_tenant(options, opening)?;
+        let (mut root, mut space, mut quota) = (directory.root.clone(), None, None);
+        if let Some(of) = &directory.space {
+            let (found, at, limits) = Space::open(of, opening)?;
+            (root, space, quota) = (at, Some(Arc::new(found)), limits);
+        }
         let state = sources.state_dir(&spec);
         let state =
             state.map_err(|error| Failure::new(format!("{error:#}"), "check the hot directory"))?;
@@ -56,10 +66,13 @@ impl Volume {
                 Some(directory) => directory.clone(),
                 None => beside(&sources.config().cache.hot.dir),
             },
-            limit: directory.spool_size.map(|size| size.0),
+            limit: directory
+                .spool_size
+                .or(sources.spool_budget(options))
+                .map(|size| size.0),
         };
         let fs = DirectoryFs::open(DirectoryParts {
-            root: &directory.root,
+            root: &root,
             state: &state,
             fresh: opening == Opening::Mount,
             handles,
@@ -67,9 +80,9 @@ impl Volume {
             ttl: options.ttl.0,
             local_locks: !directory.refuse_locks,
             durability,
-            spool: Some(spool),
+            spool: Some(spool).filter(|_| space.is_none()),
             cold,
-            quota: None,
+            quota,
         });
         let hint = "check the directory and its file system; terrace doctor tells about privileges";
         let fs = fs.map_err(|error| match error {
@@ -92,6 +105,7 @@ impl Volume {
             fs,
             durability: directory.durability.clone(),
             _policy: policy,
+            space,
         })
     }
 
@@ -115,8 +129,13 @@ impl Volume {
             "durability": self.durability,
             "spool": spool,
             "cold": self.fs.tier_status(),
+            "space": self.space.as_ref().map(|space| json!({
+                "name": space.name(),
+                "kept_by": space.enforcer(),
+            })),
+            "quota": status.quota,
             "summary": format!(
-                "read-write, passthrough {}, {} open{}",
+                "read-write, passthrough {}, {} open{}{}",
                 if status.passthrough { "on" } else { "off" },
                 status.handles,
                 spool.map_or(String::new(), |spool| format!(
@@ -124,6 +143,7 @@ impl Volume {
                     spool.files,
                     ByteSize(spool.bytes)
                 )),
+                status.quota.map_or(String::new(), |quota| quota_summary(&quota)),
             ),
         })
     }
@@ -135,4 +155,12 @@ fn beside(hot: &Path) -> PathBuf {
     let mut name = hot.file_name().unwrap_or_default().to_owned();
     name.push("-spool");
     hot.with_file_name(name)
+}
+
+fn quota_summary(quota: &QuotaStatus) -> String {
+    let used = ByteSize(quota.used.bytes);
+    match quota.limits.bytes {
+        Some(limit) => format!(", {used} of {} used", ByteSize(limit)),
+        None => format!(", {used} used"),
+    }
 }

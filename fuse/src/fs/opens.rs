@@ -163,8 +163,11 @@ impl FileSystem {
 
     /// What the bytes of an inode belong to.
     pub(super) fn dataset_of(&self, ino: Ino) -> DatasetKey {
-        let own = self.namespace.dataset(ino);
-        own.unwrap_or_else(|| self.dataset.clone())
+        match self.namespace.dataset(ino) {
+            // Whoever mounts a tree of tables, each of them is a dataset of the mount's tenant.
+            Some(own) => own.of_tenant(self.dataset.tenant()),
+            None => self.dataset.clone(),
+        }
     }
 
     /// Opens as what is open already demands, or with an id that is still registered.

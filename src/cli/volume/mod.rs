@@ -1,16 +1,29 @@
-//! `terrace volume`: what users do with directory volumes.
+//! `terrace volume`: the directories that users and projects have on a shared file system.
+//!
+//! `create` makes one, `delete` and `purge` take it away in two steps, `list` and `usage` look. These work
+//! on the base directory itself, without a daemon: the shared file system is where volumes are, whatever
+//! runs on this node. The others ask the worker that serves a mount.
 
+mod create;
 mod durability;
+mod list;
+mod remove;
 mod tiering;
 
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
+use terrace_csi::spaces::Spaces;
 
 use super::{Failure, Global};
+use crate::node::config::Config;
 
 pub(crate) use durability::settle;
 pub(crate) use tiering::read_policy;
 
-/// See how safe the files of a directory volume are, make them safer, and work on its cold store.
+/// Spaces of users (home/USER) and projects (project/NAME); how safe the files of volumes are, and their
+/// cold stores.
 #[derive(Debug, Args)]
 pub(crate) struct VolumeArgs {
     #[command(subcommand)]
@@ -19,6 +32,20 @@ pub(crate) struct VolumeArgs {
 
 #[derive(Debug, Subcommand)]
 enum VolumeCommand {
+    /// Make a volume, with its owner and its limits
+    Create(create::CreateArgs),
+    /// List volumes, with what they may take and take
+    List(list::ListArgs),
+    /// Say what volumes take
+    Usage(list::UsageArgs),
+    /// Change what a volume may take
+    Quota(create::QuotaArgs),
+    /// Move a volume into the trash
+    Delete(remove::DeleteArgs),
+    /// Bring a volume back from the trash
+    Restore(remove::RestoreArgs),
+    /// Remove the volumes in the trash whose time has come, for ever
+    Purge(remove::PurgeArgs),
     /// Bring files to a level of durability, and wait for it
     Flush(durability::FlushArgs),
     /// Say what is not in the directory yet, and what has failed
@@ -37,15 +64,78 @@ enum VolumeCommand {
     Collect(tiering::CollectArgs),
 }
 
-pub(crate) fn run(args: &VolumeArgs, global: &Global) -> Result<(), Failure> {
-    match &args.command {
-        VolumeCommand::Flush(args) => durability::flush(args, global),
-        VolumeCommand::Status(args) => durability::status(args, global),
-        VolumeCommand::Demote(args) => tiering::demote(args, global),
-        VolumeCommand::Recall(args) => tiering::recall(args, global),
-        VolumeCommand::Scan(args) => tiering::scan(args, global),
-        VolumeCommand::Pin(args) => tiering::pin(args, true, global),
-        VolumeCommand::Unpin(args) => tiering::pin(args, false, global),
-        VolumeCommand::Collect(args) => tiering::collect(args, global),
+/// Where volumes are.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct BaseArgs {
+    /// Directory of the shared file system that has the volumes [default: volumes.base of the
+    /// configuration]
+    #[arg(long = "base", value_name = "DIR")]
+    base: Option<PathBuf>,
+}
+
+impl BaseArgs {
+    /// The base directory that was named.
+    pub(crate) fn path(&self, global: &Global) -> Result<PathBuf> {
+        if let Some(base) = &self.base {
+            return Ok(base.clone());
+        }
+        let config = Config::load(global.config.as_deref())?;
+        config.volumes.base.context(
+            "no directory of volumes is named; use --base DIR, or volumes.base in the file of --config",
+        )
     }
+
+    /// The volumes there.
+    fn open(&self, global: &Global) -> Result<Spaces> {
+        Ok(Spaces::open(&self.path(global)?)?)
+    }
+}
+
+pub(crate) fn run(args: &VolumeArgs, global: &Global) -> Result<(), Failure> {
+    let done = match &args.command {
+        VolumeCommand::Create(args) => create::create(args, global),
+        VolumeCommand::List(args) => list::list(args, global),
+        VolumeCommand::Usage(args) => list::usage(args, global),
+        VolumeCommand::Quota(args) => create::quota(args, global),
+        VolumeCommand::Delete(args) => remove::delete(args, global),
+        VolumeCommand::Restore(args) => remove::restore(args, global),
+        VolumeCommand::Purge(args) => remove::purge(args, global),
+        VolumeCommand::Flush(args) => return durability::flush(args, global),
+        VolumeCommand::Status(args) => return durability::status(args, global),
+        VolumeCommand::Demote(args) => return tiering::demote(args, global),
+        VolumeCommand::Recall(args) => return tiering::recall(args, global),
+        VolumeCommand::Scan(args) => return tiering::scan(args, global),
+        VolumeCommand::Pin(args) => return tiering::pin(args, true, global),
+        VolumeCommand::Unpin(args) => return tiering::pin(args, false, global),
+        VolumeCommand::Collect(args) => return tiering::collect(args, global),
+    };
+    Ok(done?)
+}
+
+/// What the name of a volume begins with when it is to be mounted.
+pub(crate) const SOURCE: &str = "volume:";
+
+/// What a mounted volume is called in the table of mounts: two bases may have the same names.
+pub(crate) fn source_of(directory: &Path) -> String {
+    format!("{SOURCE}{}", directory.display())
+}
+
+/// Where the volume with that directory is mounted on this machine.
+fn mounted(directory: &Path) -> Result<Vec<PathBuf>> {
+    let source = source_of(directory);
+    let entries = terrace_csi::mount_table().context("see where it is mounted")?;
+    let here = entries
+        .into_iter()
+        .filter(|entry| entry.source == *source)
+        .map(|entry| entry.target);
+    Ok(here.collect())
+}
+
+/// A path as a message shows it.
+fn shown(paths: &[PathBuf]) -> String {
+    let shown = paths.iter().map(|path: &PathBuf| Path::display(path));
+    shown
+        .map(|path| path.to_string())
+        .collect::<Vec<_>>()
+        .join(", ")
 }
