@@ -3,7 +3,7 @@
 //!
 //! `posix` runs the POSIX suite, `exerciser` one file with every way to write it, `differential` the
 //! same operations here and on a plain directory, `soak` kills workers under writers, `escape` tries
-//! to get out, `manners` what no other one sees, `pace` measures,
+//! to get out, `manners` what no other one sees, `spaces` limits, `pace` measures,
 //! `durability` does all of that to staged files.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -21,6 +21,7 @@ mod numbers;
 mod pace;
 mod posix;
 mod soak;
+mod spaces;
 #[expect(dead_code, reason = "shared with the tests of read-only mounts")]
 #[path = "../takeover/world.rs"]
 mod world;

@@ -8,7 +8,8 @@ use std::process::Command;
 use nix::mount::{MntFlags, MsFlags, umount2};
 
 use crate::Volume;
-use crate::world::need_mount;
+use crate::spaces::Space;
+use crate::world::{World, need_mount};
 
 /// Tests that pass on ext4, less one.
 const PASSED: u32 = 382;
@@ -28,10 +29,15 @@ entries = [["nobody", "nogroup"], ["daemon", "daemon"]]
 "#;
 
 /// The mount, bound to a short path that everybody can enter.
-struct Bound(tempfile::TempDir);
+pub(crate) struct Bound(tempfile::TempDir);
 
 impl Bound {
-    fn new(mount: &Path) -> Self {
+    /// That short path.
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    pub(crate) fn new(mount: &Path) -> Self {
         let place = tempfile::Builder::new()
             .prefix("posix")
             .tempdir_in("/tmp")
@@ -73,21 +79,44 @@ fn run(program: &str, configuration: &Path, place: &Path) -> (bool, String) {
     )
 }
 
+/// The suite; `None`, with a line that says so, where there is none.
+fn suite(test: &str) -> Option<String> {
+    let program = std::env::var("TERRACE_TEST_PJDFSTEST").ok();
+    if program.is_none() {
+        println!("SKIP {test}: no pjdfstest; run tests/servers/servers.py exec");
+    }
+    program
+}
+
 // SEMANTICS S40: without it a program that relies on POSIX breaks on a volume and works beside it.
 #[test]
 fn the_posix_suite_passes() {
     need_mount!("the_posix_suite_passes");
-    let Ok(program) = std::env::var("TERRACE_TEST_PJDFSTEST") else {
-        println!("SKIP the_posix_suite_passes: no pjdfstest; run tests/servers/servers.py exec");
-        return;
-    };
-    let volume = Volume::new(&["-o", "suid"]);
+    if let Some(program) = suite("the_posix_suite_passes") {
+        let volume = Volume::new(&["-o", "suid"]);
+        passes(&program, &volume.world, &volume.mount);
+    }
+}
+
+// SEMANTICS S111: without it a limit would change what a program meets that keeps within it. The limit is
+// above the longest file that the suite asks for.
+#[test]
+fn the_posix_suite_passes_within_a_limit() {
+    need_mount!("the_posix_suite_passes_within_a_limit");
+    if let Some(program) = suite("the_posix_suite_passes_within_a_limit") {
+        let space = Space::counting("4000TiB", "1M", &["-o", "suid"]);
+        passes(&program, &space.world, &space.mount);
+        space.sum_is_right();
+    }
+}
+
+fn passes(program: &str, world: &World, mount: &Path) {
     // The suite acts as other users, who must be able to come here, and trips over some lengths of
     // the path it works on (`capacity overflow`).
-    let place = Bound::new(&volume.mount);
-    let configuration = volume.world.scratch("suite").join("pjdfstest.toml");
+    let place = Bound::new(mount);
+    let configuration = world.scratch("suite").join("pjdfstest.toml");
     fs::write(&configuration, CONFIGURATION).unwrap();
-    let (good, said) = run(&program, &configuration, place.0.path());
+    let (good, said) = run(program, &configuration, place.0.path());
     let failed: Vec<&str> = said
         .lines()
         .filter(|line| line.contains("FAILED"))

@@ -18,7 +18,8 @@ use nix::sys::signal::Signal;
 
 use crate::Volume;
 use crate::numbers::{Numbers, mix};
-use crate::world::{need_mount, wait_for};
+use crate::spaces::Space;
+use crate::world::{World, need_mount, wait_for};
 
 const WRITERS: u64 = 4;
 /// Kills, unless `TERRACE_TEST_KILLS` says otherwise.
@@ -74,11 +75,11 @@ fn round(home: &Path, writer: u64, round: u64) {
 }
 
 /// `resent` and `recognised` of the mount, as the worker that lives tells them.
-fn counts(volume: &Volume) -> Option<(i64, [u64; 2])> {
-    let worker = volume.world.worker();
+fn counts(world: &World) -> Option<(i64, [u64; 2])> {
+    let worker = world.worker();
     let asked = Command::new(env!("CARGO_BIN_EXE_terrace"))
         .arg("--run-dir")
-        .arg(volume.world.scratch("run"))
+        .arg(world.scratch("run"))
         .args(["status", "--json"])
         .output()
         .ok()?;
@@ -99,6 +100,21 @@ fn workers_are_killed_under_writers() {
     let wanted = std::env::var("TERRACE_TEST_KILLS");
     let wanted = wanted.map_or(KILLS, |kills| kills.parse().unwrap());
     let volume = Volume::new(&[]);
+    under_kills(&volume.world, &volume.mount, &volume.below, wanted);
+}
+
+// SEMANTICS S114: without it the limit of a volume would fail a program when a worker dies, or what it
+// counts be lost with it. Tight enough that writers would meet it if removed files went on counting.
+#[test]
+fn workers_of_a_limited_volume_are_killed_under_writers() {
+    need_mount!("workers_of_a_limited_volume_are_killed_under_writers");
+    let space = Space::counting("64MiB", "1K", &[]);
+    under_kills(&space.world, &space.mount, &space.below, KILLS / 4);
+    space.sum_is_right();
+}
+
+/// Writers while workers are killed; then the directory below is looked at.
+fn under_kills(world: &World, mount: &Path, below: &Path, wanted: u64) {
     let (stop, longest) = (AtomicBool::new(false), AtomicU64::new(0));
     let rounds: Vec<AtomicU64> = (0..WRITERS).map(|_| AtomicU64::new(0)).collect();
     let mut told = BTreeMap::new();
@@ -106,7 +122,7 @@ fn workers_are_killed_under_writers() {
     std::thread::scope(|scope| {
         let writers: Vec<_> = (0..WRITERS)
             .map(|writer| {
-                let home = volume.mount.join(format!("writer{writer}"));
+                let home = mount.join(format!("writer{writer}"));
                 let (stop, longest, done) = (&stop, &longest, &rounds[writer as usize]);
                 scope.spawn(move || {
                     fs::create_dir(&home).unwrap();
@@ -128,18 +144,18 @@ fn workers_are_killed_under_writers() {
         };
         while !enough(&told, kills) && !writers.iter().any(|writer| writer.is_finished()) {
             wait_for("another worker", || {
-                volume.world.worker() != last && volume.world.worker() != 0
+                world.worker() != last && world.worker() != 0
             });
             std::thread::sleep(Duration::from_millis(100 + numbers.below(400)));
-            told.extend(counts(&volume));
-            last = volume.world.worker();
-            volume.world.signal(last, Signal::SIGKILL);
+            told.extend(counts(world));
+            last = world.worker();
+            world.signal(last, Signal::SIGKILL);
             kills += 1;
         }
-        wait_for("the last worker", || volume.world.worker() != last);
+        wait_for("the last worker", || world.worker() != last);
         stop.store(true, Ordering::Relaxed);
     });
-    told.extend(counts(&volume));
+    told.extend(counts(world));
     let [resent, recognised] = told.values().fold([0, 0], |sum, [resent, known]| {
         [sum[0] + resent, sum[1] + known]
     });
@@ -154,14 +170,14 @@ fn workers_are_killed_under_writers() {
     );
     assert!(resent >= RESENT, "nothing was under way when a worker died");
     assert!(longest.load(Ordering::Relaxed) < HANG.as_millis() as u64);
-    check(&volume, &rounds);
+    check(below, &rounds);
 }
 
 /// The directory below has exactly what the last rounds left.
-fn check(volume: &Volume, rounds: &[AtomicU64]) {
+fn check(below: &Path, rounds: &[AtomicU64]) {
     for (writer, rounds) in rounds.iter().enumerate() {
         let rounds = rounds.load(Ordering::Relaxed);
-        let home = volume.below.join(format!("writer{writer}"));
+        let home = below.join(format!("writer{writer}"));
         let kept = rounds.min(KEPT);
         let names = fs::read_dir(&home).unwrap().count() as u64;
         assert_eq!(
