@@ -81,9 +81,10 @@ impl DirectoryFs {
         let wanted = OFlag::from_bits_truncate(flags) & (OFlag::O_ACCMODE | KEPT);
         let _entered = self.enter(node)?;
         // Does nothing to a regular file, and no other file of that handle can be.
-        let file = self.reopen(node, self.access(wanted) | OFlag::O_NONBLOCK)?;
+        let truncates = OFlag::from_bits_truncate(flags & libc::O_TRUNC);
+        let file = self.reopen(node, self.access(wanted | truncates) | OFlag::O_NONBLOCK)?;
         self.ready(&file, flags)?;
-        if flags & libc::O_TRUNC != 0 {
+        if !truncates.is_empty() {
             self.drop_set_ids(node)?;
             nix::unistd::ftruncate(&file, 0)?;
         }

@@ -14,6 +14,7 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{FileStat, fstat, futimens};
 use nix::sys::time::TimeSpec;
+use nix::unistd::ftruncate;
 
 use super::data::HandleOf;
 use super::durability::{Level, Levels};
@@ -51,8 +52,13 @@ impl DirectoryFs {
         }
         let wanted = OFlag::from_bits_truncate(flags) & (OFlag::O_ACCMODE | KEPT);
         let _entered = self.enter(node)?;
-        let file = self.reopen(node, self.access(wanted) | OFlag::O_NONBLOCK)?;
+        let truncates = OFlag::from_bits_truncate(flags & libc::O_TRUNC);
+        let file = self.reopen(node, self.access(wanted | truncates) | OFlag::O_NONBLOCK)?;
         self.ready(&file, flags)?;
+        if !truncates.is_empty() {
+            self.drop_set_ids(node)?;
+            ftruncate(&file, 0)?;
+        }
         let asked = Asked {
             unique,
             node,
@@ -78,7 +84,8 @@ impl DirectoryFs {
         let _entered = self.enter(node)?;
         let _gate = spool.gate(node);
         let joined = spool.join(node, &id);
-        let how = self.access(access | (wanted & KEPT)) | OFlag::O_NONBLOCK;
+        let kept = wanted & (KEPT | OFlag::O_TRUNC);
+        let how = self.access(access | kept) | OFlag::O_NONBLOCK;
         let below = self.reopen(node, how);
         let asked = |levels| Asked {
             unique,

@@ -53,9 +53,13 @@ impl DirectoryFs {
         }
     }
 
-    /// How a file is opened below: movers are kept away by a lock that needs the right to read.
+    /// How a file is opened below, of what open(2) was asked: movers are kept away by a lock that needs
+    /// the right to read, and what is to be truncated needs the right to write.
     pub(in super::super) fn access(&self, wanted: OFlag) -> OFlag {
-        if self.tiering.is_some() && wanted & OFlag::O_ACCMODE == OFlag::O_WRONLY {
+        let truncates = wanted.contains(OFlag::O_TRUNC);
+        let wanted = wanted & !OFlag::O_TRUNC;
+        let reads = wanted & OFlag::O_ACCMODE == OFlag::O_RDONLY;
+        if self.tiering.is_some() && (truncates || !reads) {
             return (wanted & !OFlag::O_ACCMODE) | OFlag::O_RDWR;
         }
         wanted

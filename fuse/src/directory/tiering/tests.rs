@@ -1,6 +1,5 @@
 //! Contents that move, are stopped in the middle, meet others, and come back: on a directory of this
-//! machine with another one as the cold store. The suites with a kernel and real stores are
-//! `tests/tiering`.
+//! machine with another one as the cold store.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -611,6 +610,20 @@ async fn truncating_takes_only_what_it_needs() {
     assert_eq!(truncate(node, 0).unwrap().st_size, 0);
     assert_eq!(world.store.stats().bytes, before);
     assert_eq!(world.read("file").await.unwrap(), b"");
+    // By an open, also by one that only reads; of a stub and of a file.
+    for name in ["stub", "file2"] {
+        world.write(name, &contents(2, 5000));
+    }
+    assert!(matches!(world.demote("stub").await, Ok(Moved::Away(5000))));
+    let before = world.store.stats().bytes;
+    for name in ["stub", "file2"] {
+        let node = world.node(name);
+        let flags = libc::O_RDONLY | libc::O_TRUNC;
+        let opened = world.fs.open_file(1, node, flags).unwrap();
+        world.fs.release(opened.fh);
+        assert_eq!(world.read(name).await.unwrap(), b"", "{name}");
+    }
+    assert_eq!(world.store.stats().bytes, before);
 }
 
 // SEMANTICS S88: without it a store that lost or changed an object would be read as something else, or
