@@ -220,7 +220,10 @@ fn set_attribute(file: &File, flags: i32) -> Result<(), Errno> {
 }
 
 /// Runs `work` on a thread that is this user, and nobody else.
-fn as_user<T: Send>((uid, gid, groups): (u32, u32, &[u32]), work: impl FnOnce() -> T + Send) -> T {
+pub(crate) fn as_user<T: Send>(
+    (uid, gid, groups): (u32, u32, &[u32]),
+    work: impl FnOnce() -> T + Send,
+) -> T {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
             // The calls of the library change every thread; these change one.

@@ -3,7 +3,8 @@
 //!
 //! `posix` runs the POSIX suite, `exerciser` one file with every way to write it, `differential` the
 //! same operations here and on a plain directory, `soak` kills workers under writers, `escape` tries
-//! to get out, `manners` what no other one sees, `spaces` limits, `pace` measures,
+//! to get out, `manners` what no other one sees, `spaces` limits, `holes` what goes through besides
+//! names and bytes, `power` a power loss, `pace` measures,
 //! `durability` does all of that to staged files.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -15,18 +16,20 @@ mod disk;
 mod durability;
 mod escape;
 mod exerciser;
+mod holes;
 mod manners;
 #[path = "../support/numbers.rs"]
 mod numbers;
 mod pace;
 mod posix;
+mod power;
 mod soak;
 mod spaces;
 #[expect(dead_code, reason = "shared with the tests of read-only mounts")]
 #[path = "../takeover/world.rs"]
 mod world;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use world::World;
 
@@ -42,12 +45,43 @@ impl Volume {
     fn new(options: &[&str]) -> Self {
         let world = World::start();
         let below = world.source();
+        Self::mounted(world, below, options)
+    }
+
+    /// Mounts this directory, on another file system.
+    fn below(directory: &Path, options: &[&str]) -> Self {
+        Self::mounted(World::start(), directory.to_owned(), options)
+    }
+
+    /// A volume whose bytes all go through the daemon.
+    fn without_passthrough(options: &[&str]) -> Self {
+        let world = World::start();
+        let file = world.scratch("config").join("terrace.toml");
+        std::fs::write(&file, "[fuse]\npassthrough = false\n").unwrap();
+        let below = world.source();
+        let all = [&["--config", file.to_str().unwrap()], options].concat();
+        Self::mounted(world, below, &all)
+    }
+
+    fn mounted(world: World, below: PathBuf, options: &[&str]) -> Self {
         let all = [&["--rw"], options].concat();
-        let mount = world.mount(&world.source_url(), &all);
+        let mount = world.mount(&format!("file://{}", below.display()), &all);
         Self {
             world,
             below,
             mount,
         }
+    }
+
+    /// What `terrace status --json` says about the mount.
+    fn status(&self) -> serde_json::Value {
+        let asked = std::process::Command::new(env!("CARGO_BIN_EXE_terrace"))
+            .arg("--run-dir")
+            .arg(self.world.scratch("run"))
+            .args(["status", "--json"])
+            .output()
+            .unwrap();
+        let status: serde_json::Value = serde_json::from_slice(&asked.stdout).unwrap();
+        status["mounts"][0].clone()
     }
 }
