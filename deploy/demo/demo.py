@@ -8,11 +8,14 @@ Starts a real S3 server and `terrace up` on this machine and watches a bucket. T
 a Hive-partitioned Parquet table and a folder of images there, `_SUCCESS` last: both become datasets by
 themselves. They are read by name through the mount, cold (from the store), warm (from the local disk)
 and hot (from memory), each beside the same files in a native directory on the same disk, and asked
-with SQL. A version is tagged, and a late partition makes the next one. Everything is removed at the end.
+with SQL. A version is tagged, and a late partition makes the next one. A checkpoint is written to a
+directory volume while its worker is killed, moves to the store and comes back. Everything is removed at
+the end.
 """
 
 import argparse
 import json
+import os
 import signal
 import sys
 import threading
@@ -28,6 +31,7 @@ QUERY = """\
 select country, count(*) as clicks, round(avg(price), 2) as mean_price
 from read_parquet('{table}/*/*/*.parquet', hive_partitioning = true)
 where dt = '2026-11-20' group by country order by country"""
+CHECKPOINT_BYTES = 64 << 20
 PYTHON = "import sys, duckdb; print(duckdb.sql(sys.argv[1]))"
 
 
@@ -118,6 +122,32 @@ def compare(mount: Path, native: Path) -> None:
     row(f"listing and stat, {entries:,} entries", entries, "files/s", None, "", hot)
 
 
+def checkpoint(demo: Demo) -> None:
+    """A checkpoint in a directory volume, over the death of the worker and a trip to the cold store."""
+    session = demo.session
+    runs = session.directory / "runs"
+    runs.mkdir()
+    mount = session.mount("--rw", "--cold", f"s3://{BUCKET}/cold", source=f"file://{runs}")
+    say(f"$ terrace mount file://{runs} {mount} --rw --cold s3://{BUCKET}/cold")
+    path, contents = mount / "checkpoint.bin", os.urandom(CHECKPOINT_BYTES)
+    worker = session.processes()[-1]["pid"]
+    with open(path, "wb") as file:
+        file.write(contents[:CHECKPOINT_BYTES // 2])
+        os.kill(worker, signal.SIGKILL)
+        file.write(contents[CHECKPOINT_BYTES // 2:])
+        file.flush()
+        os.fsync(file.fileno())
+    if path.read_bytes() != contents:
+        raise SystemExit("the checkpoint has other bytes than were written")
+    say(f"worker {worker} killed while {CHECKPOINT_BYTES >> 20} MiB were written: every byte is there")
+    demo.terrace("volume", "demote", str(path))
+    say(f"{path.stat().st_size:,} bytes to whoever looks, {(runs / path.name).stat().st_size} on the disk below")
+    began = time.monotonic()
+    if path.read_bytes() != contents:
+        raise SystemExit("the checkpoint has come back with other bytes")
+    say(f"opened again: back from the store after {time.monotonic() - began:.2f} s, every byte the same")
+
+
 def show(session: Session, arguments: argparse.Namespace) -> None:
     """The whole demonstration."""
     title("One machine: a catalog, discovery and a mount of all tables")
@@ -147,6 +177,9 @@ def show(session: Session, arguments: argparse.Namespace) -> None:
         days = sorted(path.name for path in (tables / name).iterdir())
         say(f"$ ls {tables / name}\n{' '.join(days)}")
     say(f"every byte compared: {same_bytes(tables, native)} files are the same\n")
+
+    title("A checkpoint survives the death of the worker, and a trip to the cold store")
+    checkpoint(demo)
     demo.terrace("status")
 
 

@@ -28,6 +28,10 @@ fn the_demonstration_runs_to_its_end() {
         "mean_price",
         "demo.clicks v2 listed",
         "every byte compared: 76 files are the same",
+        "killed while 64 MiB were written: every byte is there",
+        "moved 1 of 1 files",
+        "67,108,864 bytes to whoever looks, 0 on the disk below",
+        "back from the store after",
         "http://127.0.0.1:",
     ] {
         assert!(said.contains(part), "no {part:?} in:\n{said}");
