@@ -126,6 +126,12 @@ pub enum DirectoryError {
     /// Its file system cannot name files for ever.
     #[error("{0} lies on a file system without file handles ({1})")]
     NoHandles(PathBuf, Errno),
+    /// Its file system may name another file by the handle of one that it has forgotten.
+    #[error(
+        "{0} lies on a file system in user space (FUSE), whose file handles do not last; use a mount of the \
+         kernel's own (NFS, CephFS, Lustre, a local disk)"
+    )]
+    UserSpace(PathBuf),
     /// The process may not act for others.
     #[error("act as the callers: {0}; needs root, or CAP_SETUID, CAP_SETGID and CAP_SETPCAP")]
     Identity(Errno),
@@ -208,6 +214,10 @@ impl DirectoryFs {
         let mount = open(parts.root, flags | OFlag::O_RDONLY, Mode::empty()).map_err(failed)?;
         let root = open(parts.root, flags | OFlag::O_PATH, Mode::empty()).map_err(failed)?;
         let stat = fstat(&root).map_err(failed)?;
+        let kind = nix::sys::statfs::fstatfs(&mount).map_err(failed)?;
+        if kind.filesystem_type() == nix::sys::statfs::FUSE_SUPER_MAGIC {
+            return Err(DirectoryError::UserSpace(parts.root.to_owned()));
+        }
         let no_handles = |errno| DirectoryError::NoHandles(parts.root.to_owned(), errno);
         let id = sys::file_id(root.as_fd()).map_err(no_handles)?;
         sys::open_id(mount.as_fd(), &id, OFlag::O_PATH).map_err(no_handles)?;
