@@ -28,6 +28,7 @@
 mod attributes;
 mod data;
 mod durability;
+mod error;
 mod identity;
 mod intents;
 mod listing;
@@ -43,7 +44,6 @@ mod table;
 mod tiering;
 mod volume;
 
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -57,11 +57,11 @@ use serde::Serialize;
 
 use crate::fs::Kernel;
 use crate::handles::HandleTable;
-use crate::live::TableError;
 
 pub(crate) use attributes::{Change, OMIT};
 pub(crate) use data::HandleOf;
 pub use durability::{Durability, Level, Levels, RuleError};
+pub use error::DirectoryError;
 pub use identity::Caller;
 pub(crate) use intents::Intent;
 pub(crate) use listing::Row;
@@ -115,44 +115,6 @@ pub struct SpoolPlace {
     pub directory: PathBuf,
     /// Most bytes of this volume; `None`: half of what is free when it is opened.
     pub limit: Option<u64>,
-}
-
-/// Why a directory cannot be shown.
-#[derive(Debug, thiserror::Error)]
-pub enum DirectoryError {
-    /// The directory itself.
-    #[error("open the directory {0}: {1}")]
-    Root(PathBuf, Errno),
-    /// Its file system cannot name files for ever.
-    #[error("{0} lies on a file system without file handles ({1})")]
-    NoHandles(PathBuf, Errno),
-    /// Its file system may name another file by the handle of one that it has forgotten.
-    #[error(
-        "{0} lies on a file system in user space (FUSE), whose file handles do not last; use a mount of the \
-         kernel's own (NFS, CephFS, Lustre, a local disk)"
-    )]
-    UserSpace(PathBuf),
-    /// The process may not act for others.
-    #[error("act as the callers: {0}; needs root, or CAP_SETUID, CAP_SETGID and CAP_SETPCAP")]
-    Identity(Errno),
-    /// The node table.
-    #[error(transparent)]
-    Table(#[from] TableError),
-    /// The file of intents.
-    #[error("open {0}: {1}")]
-    Intents(PathBuf, io::Error),
-    /// The spool.
-    #[error(transparent)]
-    Spool(#[from] SpoolError),
-    /// Records of contents in a cold store.
-    #[error(
-        "{0} lies on a file system that cannot keep records of contents in a cold store ({1}); \
-         it needs extended attributes trusted.* or user.*"
-    )]
-    NoRecords(PathBuf, Errno),
-    /// The file of what a volume takes.
-    #[error("open {0}: {1}")]
-    Quota(PathBuf, io::Error),
 }
 
 /// A volume's counters at one moment.
