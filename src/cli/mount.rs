@@ -83,7 +83,7 @@ pub(crate) struct MountArgs {
     pub(crate) tier_policy: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) base: BaseArgs,
-    /// Whose budgets the mount uses: a name of [tenants] in the configuration [default: that of the
+    /// Whose budgets the mount uses: a name of tenants in the configuration [default: that of the
     /// volume, or nobody's]
     #[arg(long, value_name = "NAME")]
     pub(crate) tenant: Option<TenantName>,

@@ -23,4 +23,5 @@ mod soak;
 mod sql;
 mod synced;
 mod tables;
+mod tenants;
 mod tiers;
