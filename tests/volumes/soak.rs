@@ -103,14 +103,6 @@ fn workers_are_killed_under_writers() {
     under_kills(&volume.world, &volume.mount, &volume.below, wanted);
 }
 
-// SEMANTICS S43, S44, S46: the same where the kernel has no passthrough: every write in flight is sent again.
-#[test]
-fn workers_are_killed_under_writers_through_the_daemon() {
-    need_mount!("workers_are_killed_under_writers_through_the_daemon");
-    let volume = Volume::without_passthrough(&[]);
-    under_kills(&volume.world, &volume.mount, &volume.below, KILLS / 4);
-}
-
 // SEMANTICS S114: without it the limit of a volume would fail a program when a worker dies, or what it
 // counts be lost with it. Tight enough that writers would meet it if removed files went on counting.
 #[test]
