@@ -4,7 +4,7 @@
 //! `posix` runs the POSIX suite, `exerciser` one file with every way to write it, `differential` the
 //! same operations here and on a plain directory, `soak` kills workers under writers, `escape` tries
 //! to get out, `manners` what no other one sees, `spaces` limits, `holes` what goes through besides
-//! names and bytes, `pace` measures,
+//! names and bytes, `power` a power loss, `pace` measures,
 //! `durability` does all of that to staged files.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -22,13 +22,14 @@ mod manners;
 mod numbers;
 mod pace;
 mod posix;
+mod power;
 mod soak;
 mod spaces;
 #[expect(dead_code, reason = "shared with the tests of read-only mounts")]
 #[path = "../takeover/world.rs"]
 mod world;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use world::World;
 
@@ -45,6 +46,11 @@ impl Volume {
         let world = World::start();
         let below = world.source();
         Self::mounted(world, below, options)
+    }
+
+    /// Mounts this directory, on another file system.
+    fn below(directory: &Path, options: &[&str]) -> Self {
+        Self::mounted(World::start(), directory.to_owned(), options)
     }
 
     /// A volume whose bytes all go through the daemon.

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 mod ioctl {
@@ -147,6 +148,27 @@ pub(crate) fn shut_down(handle: &File) {
     let mut without_log_flush = 2;
     // SAFETY: the request takes a pointer to a u32 that lives for the call.
     unsafe { ioctl::shutdown(handle.as_raw_fd(), &mut without_log_flush) }.unwrap();
+}
+
+/// The power of a machine whose disk is one file system.
+///
+/// A sync that is under way when the shutdown begins may be answered with success afterwards, and its
+/// bytes be gone: XFS with nothing of ours on it did so in 4 of 150 cuts, up to 2 ms after the shutdown
+/// had returned. A machine without power answers nothing, so only what was answered while
+/// [`Power::is_on`] has been promised.
+#[derive(Debug, Default)]
+pub(crate) struct Power(AtomicBool);
+
+impl Power {
+    pub(crate) fn is_on(&self) -> bool {
+        !self.0.load(Ordering::SeqCst)
+    }
+
+    /// See [`shut_down`].
+    pub(crate) fn cut(&self, handle: &File) {
+        self.0.store(true, Ordering::SeqCst);
+        shut_down(handle);
+    }
 }
 
 /// Every write to the file system waits until [`thaw`].

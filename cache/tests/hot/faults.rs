@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::disk::{Disk, freeze, shut_down, thaw};
+use crate::disk::{Disk, Power, freeze, shut_down, thaw};
 use crate::support::*;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
@@ -258,6 +258,7 @@ async fn work_until_cut(
     random: &mut SmallRng,
     seeds: std::ops::Range<u64>,
     syncs: &AtomicU64,
+    power: &Power,
 ) -> Vec<u64> {
     let mut synced = Vec::new();
     let mut open = Vec::new();
@@ -271,7 +272,7 @@ async fn work_until_cut(
         }
         open.push(seed);
         if random.random_range(0..4) == 0 {
-            if tier.sync().is_err() {
+            if tier.sync().is_err() || !power.is_on() {
                 break;
             }
             synced.append(&mut open);
@@ -346,16 +347,18 @@ async fn cut_the_power(mut disk: Disk, cycles: u64) {
         // fraction of a second.
         let (syncs, wanted) = (Arc::new(AtomicU64::new(0)), cycle % 4);
         let seen = Arc::clone(&syncs);
+        let power = Arc::new(Power::default());
+        let off = Arc::clone(&power);
         let cut = std::thread::spawn(move || {
             let begun = Instant::now();
             while seen.load(Ordering::Relaxed) < wanted && begun.elapsed() < SYNCED {
                 std::thread::sleep(Duration::from_millis(1));
             }
             std::thread::sleep(pause);
-            shut_down(&handle);
+            off.cut(&handle);
         });
         let seeds = 1000 * cycle..1000 * cycle + 1000;
-        let synced = work_until_cut(&tier, &mut random, seeds, &syncs).await;
+        let synced = work_until_cut(&tier, &mut random, seeds, &syncs, &power).await;
         durable.extend(synced);
         cut.join().unwrap();
         let stats = tier.stats();

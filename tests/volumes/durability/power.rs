@@ -17,7 +17,7 @@ use nix::sys::signal::Signal;
 use super::faults::disk_or_skip;
 use super::killed::{Acknowledged, check, content};
 use super::{LOCAL, part_of};
-use crate::disk::{Disk, shut_down};
+use crate::disk::{Disk, Power};
 use crate::numbers::{Numbers, mix};
 use crate::world::{World, need_mount};
 
@@ -89,13 +89,19 @@ impl Drop for Machine {
 }
 
 /// Saves files until the disk is gone, and begins the cut after some of them. Only what a call has
-/// answered is noted.
+/// answered while there was power is noted.
 fn save(
     mount: &Path,
     cycle: u64,
+    power: &Power,
     told: &mut Acknowledged,
     mut cut: impl FnMut(u64),
 ) -> io::Result<()> {
+    let mut note = |name: &str, what: (u64, u64)| {
+        if power.is_on() {
+            told.insert(name.to_owned(), what);
+        }
+    };
     let mut open: VecDeque<File> = VecDeque::new();
     for number in 0.. {
         cut(number);
@@ -112,7 +118,7 @@ fn save(
                 file.sync_all()?;
                 fs::rename(&temporary, &path)?;
                 File::open(mount)?.sync_all()?;
-                told.insert(name, (seed, length));
+                note(&name, (seed, length));
                 open.push_back(file);
             }
             // Written and synced twice, and left open.
@@ -121,7 +127,7 @@ fn save(
                 for part in [0..length / 2, length / 2..length] {
                     file.write_all_at(&bytes[part.start as usize..part.end as usize], part.start)?;
                     file.sync_data()?;
-                    told.insert(name.clone(), (seed, part.end));
+                    note(&name, (seed, part.end));
                 }
                 open.push_back(file);
             }
@@ -130,7 +136,7 @@ fn save(
                 let file = File::create(&path)?;
                 file.write_all_at(&bytes, 0)?;
                 nix::unistd::close(file)?;
-                told.insert(name, (seed, length));
+                note(&name, (seed, length));
             }
         }
         if open.len() > OPEN {
@@ -168,13 +174,14 @@ fn cut_the_power(disk: Disk, seed: u64) {
         // Not before some files are open, and then in the middle of whatever is done.
         let after = 3 + numbers.below(12);
         let pause = Duration::from_micros(numbers.below(20_000));
+        let power = Power::default();
         std::thread::scope(|scope| {
-            let handle = &handle;
-            let end = save(&machine.mount, cycle, &mut told, |number| {
+            let (handle, power) = (&handle, &power);
+            let end = save(&machine.mount, cycle, power, &mut told, |number| {
                 if number == after {
                     scope.spawn(move || {
                         std::thread::sleep(pause);
-                        shut_down(handle);
+                        power.cut(handle);
                     });
                 }
             });
