@@ -31,6 +31,7 @@ use tracing::Instrument;
 
 use crate::fs::{DirectoryOpened, FileSystem, Found, Operation};
 use crate::namespace::FsError;
+use crate::session::Primer;
 
 use convert::{Names, NamesPlus, absent, errno, file_attr, reply_opened, reply_xattr};
 pub use device::{Device, connect};
@@ -40,12 +41,13 @@ pub use handshake::MAX_REQUEST;
 #[derive(Debug)]
 pub struct Adapter {
     fs: Arc<FileSystem>,
+    primer: Arc<Primer>,
 }
 
 impl Adapter {
     /// An adapter for one session.
-    pub fn new(fs: Arc<FileSystem>) -> Self {
-        Self { fs }
+    pub fn new(fs: Arc<FileSystem>, primer: Arc<Primer>) -> Self {
+        Self { fs, primer }
     }
 
     /// Counts a request; returns its span.
@@ -115,7 +117,9 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn forget(&self, _: &Request, _: INodeNo, _: u64) {}
+    fn forget(&self, request: &Request, node: INodeNo, _: u64) {
+        self.primer.meets(request, node);
+    }
 
     fn getattr(&self, request: &Request, node: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
         let _span = self.begin(request, Operation::Attributes, node).entered();

@@ -24,11 +24,12 @@ use fuser::{
     Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, LockOwner,
     OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyEntry, ReplyOpen, Request,
 };
+use terrace_fuse::adapter::MAX_REQUEST;
 use terrace_fuse::keeper::worker::{Orders, WorkerLink};
 use terrace_fuse::keeper::{
     KeeperClient, KeeperConfig, KernelOptions, MountSpec, RunDir, Secrets, WorkerCommand, kernel,
 };
-use terrace_fuse::session::{Device, SessionConfig, serve_filesystem};
+use terrace_fuse::session::{Device, Primer, SessionConfig, serve_filesystem};
 
 const FILES: u64 = 8;
 const SIZE: u64 = 1 << 20;
@@ -40,7 +41,22 @@ fn word(file: u64, offset: u64) -> u64 {
 
 /// `f0`..`f7`, never cached, so that every operation needs a worker.
 #[derive(Debug)]
-struct Tiny;
+struct Tiny(Arc<Primer>);
+
+/// Whether the memory is there that the largest request at this place would need.
+fn is_present(request: &Request) -> bool {
+    let begin = std::ptr::from_ref(request).map_addr(|address| address & !4095);
+    let mut pages = vec![0; 1 + (MAX_REQUEST as usize).div_ceil(4096)];
+    // SAFETY: has one byte for every page that is asked for; nothing is written elsewhere.
+    let asked = unsafe {
+        libc::mincore(
+            begin.cast_mut().cast(),
+            pages.len() * 4096,
+            pages.as_mut_ptr(),
+        )
+    };
+    asked == 0 && pages.iter().all(|page| page & 1 == 1)
+}
 
 impl Tiny {
     fn attr(ino: u64) -> FileAttr {
@@ -70,7 +86,15 @@ impl Tiny {
 }
 
 impl Filesystem for Tiny {
-    fn lookup(&self, _: &Request, _: INodeNo, name: &OsStr, reply: ReplyEntry) {
+    fn forget(&self, request: &Request, node: INodeNo, _: u64) {
+        self.0.meets(request, node);
+    }
+
+    // A request taken into memory that is not there would be lost with a worker that is killed just then.
+    fn lookup(&self, request: &Request, _: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        if !is_present(request) {
+            return reply.error(Errno::EFAULT);
+        }
         let number = name
             .to_str()
             .and_then(|name| name.strip_prefix('f')?.parse::<u64>().ok());
@@ -437,6 +461,15 @@ fn a_busy_mount_is_detached_and_served_to_the_last_user() {
     });
 }
 
+/// Whether every thread of a process is stopped; see proc_pid_stat(5).
+fn is_stopped(process: u32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    threads.flatten().all(|thread| {
+        let stat = fs::read_to_string(thread.path().join("stat")).unwrap();
+        stat.rsplit(')').next().unwrap().starts_with(" T ")
+    })
+}
+
 /// Without it a hung worker would make its mounts impossible to remove.
 fn a_stopped_worker_does_not_hold_up_umount() {
     let mut world = World::start();
@@ -444,6 +477,8 @@ fn a_stopped_worker_does_not_hold_up_umount() {
     let open = File::open(world.mountpoint().join("f3")).unwrap();
     let pid = nix::unistd::Pid::from_raw(worker.cast_signed());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).unwrap();
+    // A thread that has not stopped yet would answer the read.
+    wait_for("the worker's stop", || is_stopped(worker));
     let reader = std::thread::spawn(move || (&open).read(&mut [0; 8]));
     std::thread::sleep(Duration::from_millis(100));
     assert!(world.client().umount(&world.mountpoint()).unwrap(), "busy");

@@ -28,6 +28,8 @@ const KILLS: u64 = 40;
 const RESENT: u64 = 5;
 /// An operation that takes longer hangs.
 const HANG: Duration = Duration::from_secs(60);
+/// Bytes of the largest request.
+const REQUEST: usize = 1 << 20;
 /// Kept names of each writer.
 const KEPT: u64 = 16;
 
@@ -101,6 +103,56 @@ fn workers_are_killed_under_writers() {
     let wanted = wanted.map_or(KILLS, |kills| kills.parse().unwrap());
     let volume = Volume::new(&[]);
     under_kills(&volume.world, &volume.mount, &volume.below, wanted);
+}
+
+// SEMANTICS S43, S44, S46: the same where the kernel has no passthrough: every write in flight is sent again.
+#[test]
+fn workers_are_killed_under_writers_through_the_daemon() {
+    need_mount!("workers_are_killed_under_writers_through_the_daemon");
+    let volume = Volume::without_passthrough(&[]);
+    under_kills(&volume.world, &volume.mount, &volume.below, KILLS / 4);
+}
+
+// SEMANTICS S43: without it a worker that dies while it takes a request from the kernel, into memory it
+// has not used before, would fail the program's call with EIO. Kills come soon, so that it is new.
+#[test]
+fn a_request_is_not_lost_in_the_hands_of_a_new_worker() {
+    need_mount!("a_request_is_not_lost_in_the_hands_of_a_new_worker");
+    let volume = Volume::without_passthrough(&[]);
+    let world = &volume.world;
+    let (stop, written) = (AtomicBool::new(false), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..WRITERS)
+            .map(|writer| {
+                let path = volume.mount.join(format!("file{writer}"));
+                let (stop, written) = (&stop, &written);
+                scope.spawn(move || {
+                    let file = fs::File::create(path).unwrap();
+                    let bytes = vec![writer as u8; REQUEST];
+                    while !stop.load(Ordering::Relaxed) {
+                        file.write_all_at(&bytes, 0).unwrap();
+                        written.fetch_add(1, Ordering::Relaxed);
+                    }
+                })
+            })
+            .collect();
+        let failed = || writers.iter().any(|writer| writer.is_finished());
+        let mut numbers = Numbers::new(78);
+        let mut before = 0;
+        for _ in 0..KILLS {
+            wait_for("writes", || {
+                written.load(Ordering::Relaxed) > before || failed()
+            });
+            std::thread::sleep(Duration::from_micros(numbers.below(4000)));
+            let worker = world.worker();
+            world.signal(worker, Signal::SIGKILL);
+            wait_for("another worker", || ![0, worker].contains(&world.worker()));
+            // One more than the killed one may have done.
+            before = written.load(Ordering::Relaxed) + WRITERS;
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    println!("{KILLS} kills, {} writes", written.load(Ordering::Relaxed));
 }
 
 // SEMANTICS S114: without it the limit of a volume would fail a program when a worker dies, or what it

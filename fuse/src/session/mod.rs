@@ -6,15 +6,17 @@
 //!   1. the recorded FUSE_INIT is written into the other end; the library reads and answers it
 //!   2. the answer is read there, and written to the device unless the kernel has had one
 //!      (ENOENT: it has; the worker before us died before it could say so)
-//!   3. dup3(device) over the library's end: from now on it talks to the kernel
-//!   4. FUSE_NOTIFY_RESEND: requests the dead worker had taken are queued again, bit 63 of `unique`
+//!   3. the library's threads start, and meet with their buffers present (primer.rs)
+//!   4. dup3(device) over the library's end: from now on it talks to the kernel
+//!   5. FUSE_NOTIFY_RESEND: requests the dead worker had taken are queued again, bit 63 of `unique`
 //!      set (Linux 6.9 and later)
-//!   5. the loop runs
+//!   6. the threads go on, and take requests
 //! ```
 //! The device is never cloned (`clone_fd`): requests taken through a clone end with ECONNABORTED when
-//! it closes. No thread of the dead worker may live when step 4 happens; its keeper sees to that.
+//! it closes. No thread of the dead worker may live when step 5 happens; its keeper sees to that.
 
 mod init;
+mod primer;
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -27,6 +29,8 @@ use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, 
 use crate::adapter::{self, Adapter};
 use crate::fs::FileSystem;
 use crate::keeper::InitRecord;
+
+pub use primer::Primer;
 
 /// `FUSE_NOTIFY_RESEND` of linux/fuse.h.
 const NOTIFY_RESEND: i32 = 7;
@@ -88,19 +92,21 @@ pub fn serve(
     on_answered: impl FnOnce(&[u8]),
 ) -> io::Result<SessionHandle> {
     let kernel = device.fd.try_clone()?;
-    let adapter = Adapter::new(Arc::clone(&fs));
+    let adapter = |primer| Adapter::new(Arc::clone(&fs), primer);
     serve_filesystem(adapter, device, config, |reply| {
         on_answered(reply);
         adapter::connect(&fs, kernel.as_fd())
     })
 }
 
-/// Serves an implementation of the library's trait, as [`serve`]; an error of `on_answered` ends it.
+/// Serves an implementation of the library's trait, as [`serve`]; an error of `on_answered` ends it. The
+/// implementation's `forget` has to call [`Primer::meets`].
 ///
 /// Errors: `NotConnected` when the connection has been ended, `Unsupported` when the kernel cannot
-/// send requests again (before 6.9) after another worker had served the mount.
+/// send requests again (before 6.9) after another worker had served the mount, `TimedOut` when the
+/// session's threads do not start.
 pub fn serve_filesystem<F: fuser::Filesystem + 'static>(
-    filesystem: F,
+    filesystem: impl FnOnce(Arc<Primer>) -> F,
     device: Device,
     config: &SessionConfig,
     on_answered: impl FnOnce(&[u8]) -> io::Result<()>,
@@ -116,9 +122,12 @@ pub fn serve_filesystem<F: fuser::Filesystem + 'static>(
         &init::offer(&device.init)?,
         MsgFlags::MSG_NOSIGNAL,
     )?;
+    let primer = Arc::new(Primer::default());
+    let threads = config.threads.max(1);
     let mut settings = Config::default();
-    settings.n_threads = Some(config.threads.max(1));
+    settings.n_threads = Some(threads);
     settings.clone_fd = false;
+    let filesystem = filesystem(Arc::clone(&primer));
     let session = Session::from_fd(filesystem, library_end, SessionACL::All, settings)?;
     let mut reply = vec![0; REPLY_MAX];
     let length = recv(our_end.as_raw_fd(), &mut reply, MsgFlags::MSG_DONTWAIT)?;
@@ -126,15 +135,26 @@ pub fn serve_filesystem<F: fuser::Filesystem + 'static>(
     init::check_reply(&reply)?;
     let taken_over = answer_kernel(&device, &reply)?;
     on_answered(device.init.reply.as_deref().unwrap_or(&reply))?;
-    replace_descriptor(&device.fd, session.as_fd())?;
+    let (notifier, number) = (session.notifier(), session.as_fd().as_raw_fd());
+    let thread = std::thread::Builder::new()
+        .name("fuse-session".to_owned())
+        .spawn(move || session.run())?;
+    for _ in 0..threads {
+        send(
+            our_end.as_raw_fd(),
+            &Primer::request(),
+            MsgFlags::MSG_NOSIGNAL,
+        )?;
+    }
+    let gathered = primer.gather(threads)?;
+    // SAFETY: the session's threads own the number and are held in the primer.
+    let library_end = unsafe { BorrowedFd::borrow_raw(number) };
+    replace_descriptor(&device.fd, library_end)?;
     drop(our_end);
     if taken_over {
         resend(&device.fd)?;
     }
-    let notifier = session.notifier();
-    let thread = std::thread::Builder::new()
-        .name("fuse-session".to_owned())
-        .spawn(move || session.run())?;
+    drop(gathered);
     Ok(SessionHandle { thread, notifier })
 }
 

@@ -58,8 +58,8 @@ impl Mounted {
         ];
         config.acl = SessionACL::All;
         config.n_threads = Some(2);
-        let session =
-            Session::new(Adapter::new(Arc::clone(&fs)), mountpoint.path(), &config).unwrap();
+        let adapter = Adapter::new(Arc::clone(&fs), Arc::default());
+        let session = Session::new(adapter, mountpoint.path(), &config).unwrap();
         adapter::connect(&fs, session.as_fd()).unwrap();
         let device = session.as_fd().try_clone_to_owned().unwrap();
         let session = Some(session.spawn().unwrap());

@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 use super::device::Device;
 use crate::directory::{Caller, DirectoryFs, Entry, Intent, Opened};
 use crate::handles::Mode;
-use crate::session::{self, Device as Connection, SessionConfig, SessionHandle};
+use crate::session::{self, Device as Connection, Primer, SessionConfig, SessionHandle};
 
 /// Session threads of a directory volume at least: changes of names wait for the directory's file
 /// system on them.
@@ -32,6 +32,7 @@ pub(crate) struct DirectoryAdapter {
     fs: Arc<DirectoryFs>,
     runtime: Runtime,
     tasks: TaskTracker,
+    primer: Arc<Primer>,
 }
 
 /// Serves `fs` on `device`, as [`session::serve`] does a read-only tree. Requests that wait do so on
@@ -46,10 +47,11 @@ pub fn serve(
     on_answered: impl FnOnce(&[u8]),
 ) -> io::Result<SessionHandle> {
     let kernel = device.fd.try_clone()?;
-    let adapter = DirectoryAdapter {
+    let adapter = |primer| DirectoryAdapter {
         fs: Arc::clone(fs),
         runtime: runtime.clone(),
         tasks: TaskTracker::new(),
+        primer,
     };
     let config = SessionConfig {
         threads: config.threads.max(THREADS),
