@@ -12,6 +12,10 @@ use serde::ser::{Serialize, Serializer};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct ByteSize(pub u64);
 
+/// A number of things, for people: `1 file`, `3 files`. Takes an `s` only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Count(pub u64, pub &'static str);
+
 /// A length of time; written with a unit: `us`, `ms`, `s`, `m`, `h`, `d`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Span(pub Duration);
@@ -72,6 +76,13 @@ impl FromStr for Span {
         parse_with(text, &SPANS)
             .map(|nanos| Self(Duration::from_nanos(nanos)))
             .ok_or_else(|| format!("`{text}` is not a time; write a number and a unit: 250ms"))
+    }
+}
+
+impl fmt::Display for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plural = if self.0 == 1 { "" } else { "s" };
+        write!(f, "{} {}{plural}", self.0, self.1)
     }
 }
 
@@ -149,6 +160,13 @@ mod tests {
         }
         assert_eq!(ByteSize(64 << 30).to_string(), "64GiB");
         assert_eq!(ByteSize(1536).to_string(), "1.5KiB");
+    }
+
+    // Without it messages would speak of "1 files".
+    #[test]
+    fn one_of_a_thing_has_no_plural() {
+        let shown = [0, 1, 2].map(|number| Count(number, "file").to_string());
+        assert_eq!(shown, ["0 files", "1 file", "2 files"]);
     }
 
     // Without it a deadline of 250 ms could become 250 s.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use reqwest::Method;
-use terrace_cache::units::Span;
+use terrace_cache::units::{Count, Span};
 use terrace_catalog::kv;
 use terrace_catalog::ledger::{Ledger, LedgerConfig};
 use terrace_catalog::rest::wire::{IssuedToken, NewToken, TokenEntry, TokenList};
@@ -238,11 +238,11 @@ async fn rebuild(args: &StoreArgs) -> Result<()> {
         .await
         .context("rebuild the catalog")?;
     println!(
-        "restored {} datasets, {} versions, {} tags; {} files are damaged",
-        report.datasets,
-        report.versions,
-        report.tags,
-        report.damaged.len()
+        "restored {}, {}, {}; damaged: {}",
+        Count(report.datasets, "dataset"),
+        Count(report.versions, "version"),
+        Count(report.tags, "tag"),
+        Count(report.damaged.len() as u64, "file")
     );
     report
         .damaged

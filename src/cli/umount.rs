@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use terrace_cache::units::ByteSize;
+use terrace_cache::units::{ByteSize, Count};
 use terrace_fuse::keeper::{ClientError, KeeperClient, RunDir, kernel};
 
 use super::{Failure, Global, volume};
@@ -55,9 +55,9 @@ fn settle(mountpoint: &Path, drain: bool, global: &Global) -> anyhow::Result<()>
     match volume::settle(&run, mountpoint, drain) {
         Ok(None) => {}
         Ok(Some(left)) => eprintln!(
-            "terrace: {} files ({}) of {} are not in the directory yet: they are safe in {} and go up \
-             when it is mounted again; terrace umount --drain waits for that",
-            left.files,
+            "terrace: {} ({}) of {} not in the directory yet: safe in {}, and copied when it is mounted \
+             again; terrace umount --drain waits for that",
+            Count(left.files, "file"),
             ByteSize(left.bytes),
             mountpoint.display(),
             left.directory,

@@ -9,7 +9,7 @@ use std::io::Write;
 use anyhow::{Result, bail};
 use clap::Args;
 use serde_json::Value;
-use terrace_cache::units::{ByteSize, Span};
+use terrace_cache::units::{ByteSize, Count, Span};
 use terrace_catalog::DatasetName;
 use terrace_catalog::collect::{Collected, Item, ItemKind};
 use terrace_catalog::rest::wire::{GcQuery, ScrubQuery};
@@ -98,32 +98,31 @@ pub(super) async fn gc(client: &CatalogClient, args: &GcArgs) -> Result<()> {
         return Ok(());
     }
     println!(
-        "{verb} {} of {} blobs and {} files, {}; {} versions need {}; {} are too young or in use",
+        "{verb} {} of {} and {}, {}; kept {} for {}, and {} that are too young or in use",
         done.taken,
-        done.blobs,
-        done.files,
+        Count(done.blobs, "blob"),
+        Count(done.files, "file"),
         size(done.taken_bytes),
-        done.versions,
         done.marked,
+        Count(done.versions, "version"),
         done.young
     );
     if done.retired > 0 {
         println!(
-            "{marks} {} versions for removal; tag what shall stay",
-            done.retired
+            "{marks} {} for removal; tag what shall stay",
+            Count(done.retired, "version")
         );
     }
     if done.unknown_versions > 0 {
         println!(
-            "{} versions are known from their files only, and were kept; terrace catalog rebuild \
-             restores them",
-            done.unknown_versions
+            "kept {} known from files only; terrace catalog rebuild restores what is known so",
+            Count(done.unknown_versions, "version")
         );
     }
     if done.foreign > 0 {
         println!(
-            "{} files in the cold store are not the catalog's, and were kept",
-            done.foreign
+            "kept {} in the cold store that the catalog has not made",
+            Count(done.foreign, "file")
         );
     }
     Ok(())
@@ -151,20 +150,19 @@ pub(super) async fn scrub(client: &CatalogClient, args: &ScrubArgs) -> Result<()
     .await?;
     if !args.json {
         println!(
-            "read {} versions: {} blocks, {} files, {}; {} could not be read",
-            done.versions,
-            done.blobs,
-            done.files,
+            "read {}: {}, {}, {}; {} could not be read",
+            Count(done.versions, "version"),
+            Count(done.blobs, "block"),
+            Count(done.files, "file"),
             size(done.bytes),
             done.unread
         );
     }
     if done.damaged > 0 {
         bail!(
-            "{} files or blocks of {} versions are damaged, and the versions are marked; restore the \
-             files from a backup of the cold store",
-            done.damaged,
-            done.damaged_versions
+            "found {} in {}, now marked; restore the files from a backup of the cold store",
+            Count(done.damaged, "damaged piece"),
+            Count(done.damaged_versions, "version")
         );
     }
     Ok(())

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
-use terrace_cache::units::ByteSize;
+use terrace_cache::units::{ByteSize, Count};
 use terrace_catalog::Selector;
 use tonic::Streaming;
 
@@ -131,8 +131,8 @@ pub(crate) fn warm(args: &WarmArgs, global: &Global) -> Result<(), Failure> {
         );
     } else if wait {
         println!(
-            "{} files, {} in the {} tier",
-            last.files_done,
+            "{}, {} in the {} tier",
+            Count(last.files_done, "file"),
             ByteSize(last.bytes_done),
             match args.tier {
                 TierArg::Hot => "hot",
@@ -190,7 +190,7 @@ pub(crate) fn materialize(args: &MaterializeArgs, global: &Global) -> Result<(),
     })?;
     failed(&last, &args.what.what)?;
     let verb = if args.remove { "removed" } else { "linked" };
-    println!("{directory}: {} files {verb}", last.files_done);
+    println!("{directory}: {} {verb}", Count(last.files_done, "file"));
     Ok(())
 }
 
@@ -214,7 +214,8 @@ pub(crate) fn evict(args: &EvictArgs, global: &Global) -> Result<(), Failure> {
     } else {
         "dropped"
     };
-    print!("{verb} {} files, {}", reply.files, ByteSize(reply.bytes));
+    let files = Count(reply.files, "file");
+    print!("{verb} {files}, {}", ByteSize(reply.bytes));
     if reply.kept_pinned + reply.kept_open > 0 {
         print!(
             "; kept {} pinned and {} open",
@@ -241,12 +242,13 @@ pub(crate) fn pin(args: &PinArgs, pinned: bool, global: &Global) -> Result<(), F
     })?;
     let reply = reply.into_inner();
     let verb = if pinned { "pinned" } else { "unpinned" };
-    println!("{verb} {} files, {}", reply.files, ByteSize(reply.bytes));
+    let files = Count(reply.files, "file");
+    println!("{verb} {files}, {}", ByteSize(reply.bytes));
     if reply.missing > 0 {
         let what = &args.what.what;
         return Err(Failure(format!(
-            "pin {what}: {} files are not in the hot tier; try terrace warm {what} --pin --wait",
-            reply.missing
+            "pin {what}: not in the hot tier: {}; try terrace warm {what} --pin --wait",
+            Count(reply.missing, "file")
         )));
     }
     Ok(())
@@ -257,8 +259,9 @@ fn failed(last: &WarmProgress, what: &str) -> Result<(), Failure> {
         return Ok(());
     }
     Err(Failure(format!(
-        "{what}: {} files failed, first: {}",
-        last.files_failed, last.error
+        "{what}: {} failed, first: {}",
+        Count(last.files_failed, "file"),
+        last.error
     )))
 }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use terrace_cache::units::ByteSize;
+use terrace_cache::units::{ByteSize, Count};
 use terrace_fuse::directory::{
     ColdParts, DirectoryError, DirectoryFs, DirectoryParts, Durability, QuotaStatus, SpoolError,
     SpoolPlace,
@@ -139,8 +139,8 @@ impl Volume {
                 if status.passthrough { "on" } else { "off" },
                 status.handles,
                 spool.map_or(String::new(), |spool| format!(
-                    ", {} files ({}) on the SSD only",
-                    spool.files,
+                    ", {} ({}) on the SSD only",
+                    Count(spool.files, "file"),
                     ByteSize(spool.bytes)
                 )),
                 status.quota.map_or(String::new(), |quota| quota_summary(&quota)),

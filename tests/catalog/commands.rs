@@ -136,7 +136,7 @@ fn a_catalog_is_exported_imported_and_rebuilt() {
     std::fs::remove_dir_all(Path::new(data).join("kv")).unwrap();
     let (status, said) = terrace(&["catalog", "rebuild", "--data", data]);
     assert!(
-        status == 0 && said.contains("restored 1 datasets"),
+        status == 0 && said.contains("restored 1 dataset,"),
         "{said}"
     );
 }

@@ -160,9 +160,9 @@ fn a_scrub_finds_rot_and_collecting_takes_nothing_that_is_needed() {
     let directory = checkpoint(&served, "one", 1);
     save(&served, &directory, &[]);
     let clean = served.succeed(&["catalog", "scrub", "--rate", "0B"]);
-    assert!(clean.contains("read 1 versions"), "{clean}");
+    assert!(clean.contains("read 1 version:"), "{clean}");
     let clean = served.succeed(&["dataset", "verify", "team.churn", "--rate", "0B"]);
-    assert!(clean.contains("read 1 versions"), "{clean}");
+    assert!(clean.contains("read 1 version:"), "{clean}");
     let before = tree(&cold(&served));
     // Everything is young, and everything is needed.
     let taken = served.succeed(&["catalog", "gc", "--json", "--grace", "1h"]);
@@ -186,7 +186,7 @@ fn a_scrub_finds_rot_and_collecting_takes_nothing_that_is_needed() {
     file.set_modified(time).unwrap();
     let (_, error) = served.fail(&["catalog", "scrub", "team.churn", "--json"]);
     assert!(
-        error.contains("1 files or blocks of 1 versions are damaged"),
+        error.contains("found 1 damaged piece in 1 version,"),
         "{error}"
     );
     let (_, error) = served.fail(&["dataset", "verify", "team.churn"]);

@@ -301,7 +301,7 @@ fn new_versions_are_warmed_and_pinned_as_the_descriptor_says() {
     warmed(3);
     let kept = world.nodes[0].succeed(&["evict", "ads.daily@v2"]);
     assert!(
-        kept.contains("dropped 1 files") && kept.contains("kept 20 pinned"),
+        kept.contains("dropped 1 file,") && kept.contains("kept 20 pinned"),
         "{kept}"
     );
     let kept = world.nodes[0].succeed(&["evict", "ads.daily@v3"]);

@@ -446,7 +446,7 @@ fn deleting_takes_two_steps_and_asks_for_the_mount() {
     fs::write(space.mount.join("file"), vec![1; MIB as usize]).unwrap();
     let told = space.volume(&["delete", "home/root", "--dry-run"]);
     assert!(
-        told.contains("1 files, 1MiB") && told.contains("mounted on"),
+        told.contains("1 file, 1MiB") && told.contains("mounted on"),
         "{told}"
     );
     let (good, said) = space.try_volume(&["delete", "home/root"]);

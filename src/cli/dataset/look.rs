@@ -2,6 +2,7 @@
 
 use anyhow::{Result, bail};
 use serde::Serialize;
+use terrace_cache::units::Count;
 use terrace_catalog::rest::wire::{
     Change, DatasetDetail, DatasetPage, DatasetQuery, DiffPage, DiffQuery, FilePage, FileQuery,
     ResolveQuery, VersionDetail, VersionPage, VersionQuery,
@@ -100,11 +101,11 @@ pub(super) async fn show(
     println!("location     {}", printable(&version.location));
     println!("format       {}", version.format);
     println!(
-        "content      {} files, {}, {} rows, {} partitions",
-        version.summary.files,
+        "content      {}, {}, {} rows, {}",
+        Count(version.summary.files, "file"),
         size(version.summary.bytes),
         number(version.summary.rows),
-        version.summary.partitions
+        Count(version.summary.partitions, "partition")
     );
     println!("manifest     {}", version.summary.manifest);
     Ok(())

@@ -2,6 +2,7 @@
 
 use anyhow::{Result, bail};
 use clap::Args;
+use terrace_cache::units::Count;
 use terrace_catalog::rest::wire::{RemovalPlan, RemoveQuery};
 use terrace_catalog::{Selector, VersionRef};
 
@@ -56,9 +57,9 @@ pub(super) async fn delete(client: &CatalogClient, args: &DeleteArgs) -> Result<
         return print_json(&plan);
     }
     let what = format!(
-        "{} versions, {} files, {}",
-        plan.versions,
-        plan.files,
+        "{}, {}, {}",
+        Count(plan.versions, "version"),
+        Count(plan.files, "file"),
         size(plan.bytes)
     );
     match (&plan.confirm, plan.not_before_ms) {

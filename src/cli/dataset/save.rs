@@ -26,6 +26,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use reqwest::Method;
 use sha2::{Digest as _, Sha256};
 use terrace_cache::store::Credentials;
+use terrace_cache::units::Count;
 use terrace_catalog::rest::wire::{
     FinishSave, NewSave, SaveState, SaveStatus, TagItem, TagRequest, VersionSummary,
 };
@@ -107,9 +108,9 @@ pub(super) async fn save(client: &CatalogClient, args: &SaveArgs) -> Result<()> 
         return print_json(&version);
     }
     println!(
-        "{} is saved: {} files, {}",
+        "{} is saved: {}, {}",
         version.selector,
-        version.files,
+        Count(version.files, "file"),
         size(version.bytes)
     );
     Ok(())

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
-use terrace_cache::units::ByteSize;
+use terrace_cache::units::{ByteSize, Count};
 use terrace_fuse::directory::Level;
 use terrace_fuse::keeper::RunDir;
 use tonic::Code;
@@ -89,8 +89,8 @@ pub(super) fn flush(args: &FlushArgs, global: &Global) -> Result<(), Failure> {
         )));
     }
     println!(
-        "{} files, {} at level {}",
-        last.done,
+        "{}, {} at level {}",
+        Count(last.done, "file"),
         ByteSize(last.bytes),
         args.level
     );
@@ -169,8 +169,8 @@ fn print(document: &Value) {
     }
     let number = |name: &str| spool[name].as_u64().unwrap_or(0);
     println!(
-        "{} files, {} on the SSD only, the oldest for {}s; {} of {} used in {}",
-        number("files"),
+        "{}, {} on the SSD only, the oldest for {}s; {} of {} used in {}",
+        Count(number("files"), "file"),
         ByteSize(number("bytes")),
         number("oldest_seconds"),
         ByteSize(number("used_bytes")),

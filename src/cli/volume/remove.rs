@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use serde_json::json;
-use terrace_cache::units::Span;
+use terrace_cache::units::{Count, Span};
 use terrace_csi::spaces::SpaceName;
 use terrace_fuse::directory::count_tree;
 
@@ -68,9 +68,9 @@ pub(super) fn delete(args: &DeleteArgs, global: &Global) -> Result<()> {
             .with_context(|| format!("count what is in {}", at.display()))?;
         let found = found.unwrap_or_default();
         println!(
-            "would move {} with {} files, {}, into the trash{}",
+            "would move {} with {}, {}, into the trash{}",
             args.name,
-            found.files,
+            Count(found.files, "file"),
             size(found.bytes),
             if here.is_empty() {
                 String::new()
