@@ -291,12 +291,13 @@ async fn many_readers_share_one_retry_budget() {
         ..quick()
     };
     let config = StoreConfig {
-        deadline: Span(Duration::from_secs(1)),
+        deadline: Span(Duration::from_secs(5)),
         attempts: 50,
         ..config
     };
     let (server, store, object) = world(config).await;
     server.always(Fault::Status(503, "", ""));
+    let start = Instant::now();
     let reads = (0..40).map(|_| read(&store, &object, 0..1000));
     let results = futures::future::join_all(reads).await;
     assert!(
@@ -305,7 +306,8 @@ async fn many_readers_share_one_retry_budget() {
             .all(|result| result.as_ref().unwrap_err().1.kind == Kind::Throttled)
     );
     let asked = server.seen().len();
-    assert!((40..=40 + 10 + 3).contains(&asked), "{asked} requests");
+    let earned = 1 + start.elapsed().as_secs() as usize;
+    assert!((40..=40 + 10 + earned).contains(&asked), "{asked} requests");
     assert_eq!(server.fired(), asked);
     assert_eq!(store.stats().throttled as usize, asked);
 }
