@@ -54,20 +54,34 @@ fn settle(mountpoint: &Path, drain: bool, global: &Global) -> anyhow::Result<()>
     };
     match volume::settle(&run, mountpoint, drain) {
         Ok(None) => {}
-        Ok(Some(left)) => eprintln!(
-            "terrace: {} ({}) of {} not in the directory yet: safe in {}, and copied when it is mounted \
-             again; terrace umount --drain waits for that",
-            Count(left.files, "file"),
-            ByteSize(left.bytes),
-            mountpoint.display(),
-            left.directory,
-        ),
+        Ok(Some(left)) => tell(mountpoint, &left),
         Err(error) if drain => {
             return Err(error.context("drain; without --drain it is unmounted all the same"));
         }
         Err(error) => eprintln!("terrace: {}: {error:#}", mountpoint.display()),
     }
     Ok(())
+}
+
+/// Says what is not where it is to be in the end.
+fn tell(mountpoint: &Path, left: &volume::Settled) {
+    let mountpoint = mountpoint.display();
+    if left.files > 0 {
+        eprintln!(
+            "terrace: {} ({}) of {mountpoint} not in the directory yet: safe in {}, and copied when it is \
+             mounted again; terrace umount --drain waits for that",
+            Count(left.files, "file"),
+            ByteSize(left.bytes),
+            left.directory,
+        );
+    }
+    if left.owed > 0 {
+        eprintln!(
+            "terrace: {} of {mountpoint} not in the cold store as was promised: mount it again, and terrace \
+             volume flush --level cold brings them there",
+            Count(left.owed, "file"),
+        );
+    }
 }
 
 /// Removes what is mounted at a canonical path; `true` when it was busy.

@@ -3,7 +3,7 @@
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 
-use terrace_fuse::directory::RuleError;
+use terrace_fuse::directory::{Level, RuleError};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -204,6 +204,11 @@ impl Service for Control {
             level.map_err(|error: RuleError| Status::invalid_argument(error.to_string()))?;
         let (volume, path) = volumes::find(&self.node, request.at)?;
         let (reports, stream) = mpsc::channel(REPORTS);
+        if level == Level::Cold {
+            let work = volumes::flush_to_cold(volume, path, request.owed, reports);
+            self.node.spawn(work);
+            return Ok(Response::new(ReceiverStream::new(stream)));
+        }
         self.node.spawn(async move {
             let work = move || volumes::flush(&volume, &path, level, &reports);
             if let Err(error) = tokio::task::spawn_blocking(work).await {

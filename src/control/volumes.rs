@@ -30,6 +30,7 @@ fn refused(path: &[u8], errno: nix::errno::Errno) -> Status {
 pub(super) fn document(volume: &Volume, path: &[u8], acknowledge: bool) -> Result<String, Status> {
     let failed = |errno| refused(path, errno);
     let spool = volume.fs.spool_status(path).map_err(failed)?;
+    let cold = volume.fs.cold_debts(path).map_err(failed)?;
     let acknowledged = if acknowledge {
         volume.fs.acknowledge_below(path).map_err(failed)?
     } else {
@@ -41,6 +42,7 @@ pub(super) fn document(volume: &Volume, path: &[u8], acknowledge: bool) -> Resul
         "durability": volume.durability,
         "acknowledged": acknowledged,
         "spool": spool,
+        "cold": cold,
     });
     Ok(document.to_string())
 }
@@ -59,6 +61,35 @@ pub(super) fn flush(
     reports
         .blocking_send(last.map_err(|errno| refused(path, errno)))
         .ok();
+}
+
+/// Brings files to level `cold`, all or only those that are owed, and tells how far it has come; ends when
+/// nobody listens.
+pub(super) async fn flush_to_cold(
+    volume: Arc<Volume>,
+    path: Vec<u8>,
+    only_owed: bool,
+    reports: mpsc::Sender<Result<VolumeFlushProgress, Status>>,
+) {
+    let (tell, mut heard) = mpsc::channel(1);
+    let work = async {
+        let done = volume.fs.flush_to_cold(path, only_owed, &tell).await;
+        drop(tell);
+        done
+    };
+    let listen = async {
+        while let Some(flushed) = heard.recv().await {
+            if reports.send(Ok(progress(&flushed, false))).await.is_err() {
+                break;
+            }
+        }
+        drop(heard);
+    };
+    let (done, ()) = tokio::join!(work, listen);
+    let last = done.map(|flushed| progress(&flushed, true));
+    // Nobody listens any more: nobody is told.
+    let last = last.map_err(|error| Status::failed_precondition(error.to_string()));
+    reports.send(last).await.ok();
 }
 
 fn progress(flushed: &Flushed, finished: bool) -> VolumeFlushProgress {

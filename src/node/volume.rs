@@ -31,8 +31,9 @@ pub(crate) struct Volume {
     pub(crate) fs: Arc<DirectoryFs>,
     /// Its rules of durability.
     pub(crate) durability: Vec<String>,
-    /// Moves what the volume's policy chooses; ends with the volume.
-    _policy: Option<AbortOnDropHandle<()>>,
+    /// Moves what the volume's policy chooses, and tries again what level `cold` owes; ends with the
+    /// volume.
+    _policy: Option<AbortOnDropHandle<((), ())>>,
     /// The space that it is, if it is one.
     pub(crate) space: Option<Arc<Space>>,
 }
@@ -97,8 +98,9 @@ impl Volume {
             error => Failure::new(error, hint),
         })?;
         let policy = fs.tier_status().is_some().then(|| {
-            let follow = Arc::clone(&fs).follow_policy();
-            AbortOnDropHandle::new(sources.runtime().spawn(follow))
+            let (follow, pay) = (Arc::clone(&fs).follow_policy(), Arc::clone(&fs).pay_debts());
+            let both = async { tokio::join!(follow, pay) };
+            AbortOnDropHandle::new(sources.runtime().spawn(both))
         });
         Ok(Self {
             spec,

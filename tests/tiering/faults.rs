@@ -20,7 +20,7 @@ const INTERRUPTED: u32 = 4;
 const KILLS: u64 = 60;
 
 /// A node whose stores give up soon.
-fn hasty(deadline: &str) -> (Node, String) {
+pub(crate) fn hasty(deadline: &str) -> (Node, String) {
     let node = Node::new();
     let path = node.scratch("settings").join("config.toml");
     let text = format!("[cache.store]\ndeadline = \"{deadline}\"\nattempt_timeout = \"2s\"\n");

@@ -2,8 +2,9 @@
 //! mount and a real S3 server.
 //!
 //! `store` moves contents and looks at them with the programs people use, `faults` takes the store,
-//! the worker and the programs away in the middle, `commands` is what people type. How one file
-//! moves, step by step, is tested beside the code (`fuse/src/directory/tiering`).
+//! the worker and the programs away in the middle, `level` is the level `cold` of durability,
+//! `commands` is what people type. How one file moves, step by step, is tested beside the code
+//! (`fuse/src/directory/tiering`).
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -13,6 +14,7 @@ mod support;
 
 mod commands;
 mod faults;
+mod level;
 mod store;
 
 use std::fs;

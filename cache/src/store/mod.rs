@@ -40,6 +40,7 @@ mod write;
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
@@ -129,6 +130,11 @@ impl Store {
     /// The URL the store was opened with.
     pub fn url(&self) -> &StoreUrl {
         &self.url
+    }
+
+    /// How long one operation may take, attempts and pauses included.
+    pub fn deadline(&self) -> Duration {
+        self.traffic.config.deadline.0
     }
 
     /// Metadata of the object at exactly `key`.

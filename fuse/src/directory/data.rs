@@ -273,6 +273,11 @@ impl DirectoryFs {
         };
         self.keep_here(&file);
         let file = Arc::new(File::from(file));
+        if !self.durability.is_empty() {
+            // Before it looks like one that was opened here.
+            let levels = self.levels_of(file.as_fd());
+            self.opens.promise(of.fh, levels);
+        }
         self.opens.keep(of.fh, &file);
         Ok(file)
     }

@@ -79,8 +79,10 @@ pub enum RuleError {
     /// Nothing below `local` is worth a system call.
     #[error("fsync=accepted would promise nothing; the least is fsync=local")]
     NothingPromised,
-    /// There is no cold store behind a directory volume.
-    #[error("the level cold needs a cold store behind the volume, and it has none; use shared")]
+    /// There is no cold store behind the volume.
+    #[error(
+        "the level cold needs a cold store behind the volume; mount with --cold URL, or use shared"
+    )]
     NoCold,
 }
 
@@ -109,6 +111,11 @@ impl Levels {
     /// Whether this node's SSD is enough for all that is promised.
     pub fn may_stage(self) -> bool {
         self.fsync == Level::Local && self.close <= Level::Local
+    }
+
+    /// Whether one of the calls promises a copy in the cold store.
+    pub(super) fn names_cold(self) -> bool {
+        self.fsync.max(self.close) == Level::Cold
     }
 
     /// What satisfies both.
@@ -147,6 +154,21 @@ impl Durability {
     /// Whether any file may be staged, so that there has to be a spool.
     pub fn stages(&self) -> bool {
         self.rules.iter().any(|rule| rule.levels.may_stage())
+    }
+
+    /// Refuses rules that promise the level cold where there is no cold store.
+    ///
+    /// Errors: [`RuleError::NoCold`].
+    pub fn check(&self, has_cold: bool) -> Result<(), RuleError> {
+        match self.names_cold() && !has_cold {
+            true => Err(RuleError::NoCold),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether a rule promises the level cold.
+    pub(super) fn names_cold(&self) -> bool {
+        self.rules.iter().any(|rule| rule.levels.names_cold())
     }
 
     /// Whether no rule was given.
@@ -200,7 +222,6 @@ fn parse(text: &str) -> Result<Rule, RuleError> {
             .ok_or_else(|| RuleError::Rule(text.to_owned()))?;
         let level: Level = level.trim().parse()?;
         match (call.trim(), level) {
-            (_, Level::Cold) => return Err(RuleError::NoCold),
             ("fsync", Level::Accepted) => return Err(RuleError::NothingPromised),
             ("fsync", level) => named.fsync = level,
             ("close", level) => named.close = level,
@@ -252,6 +273,18 @@ mod tests {
         assert_eq!(levels(&rules, None), "shared,shared");
     }
 
+    // Without it a volume would promise copies in a store that it does not have.
+    #[test]
+    fn the_level_cold_needs_a_cold_store() {
+        for rules in [["close=cold"], ["safe/**:fsync=cold"]] {
+            let rules = Durability::parse(&rules).unwrap();
+            assert_eq!(rules.check(false), Err(RuleError::NoCold));
+            assert_eq!(rules.check(true), Ok(()));
+            assert!(!rules.stages());
+        }
+        assert_eq!(Durability::default().check(false), Ok(()));
+    }
+
     // Without it a misspelt rule would silently promise less.
     #[test]
     fn what_is_no_rule_is_refused() {
@@ -263,7 +296,6 @@ mod tests {
             "fsync=now",
             "sync=local",
             "fsync=accepted",
-            "close=cold",
             "***:fsync=local",
             "fsync=local,,close=local",
         ] {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use nix::errno::Errno;
 
+use super::durability::RuleError;
 use super::spool::SpoolError;
 use crate::live::TableError;
 
@@ -41,6 +42,9 @@ pub enum DirectoryError {
          it needs extended attributes trusted.* or user.*"
     )]
     NoRecords(PathBuf, Errno),
+    /// Rules of durability that this volume cannot keep.
+    #[error(transparent)]
+    Rules(#[from] RuleError),
     /// The file of what a volume takes.
     #[error("open {0}: {1}")]
     Quota(PathBuf, io::Error),

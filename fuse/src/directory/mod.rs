@@ -70,10 +70,11 @@ pub(crate) use names::Place;
 pub(crate) use opens::Opened;
 pub use quota::{Counted, QuotaLimits, QuotaParts, QuotaStatus, QuotaUse, count_tree};
 pub use spool::{Flushed, SpoolError, SpoolStatus, StagedFile};
+pub(crate) use staging::Call;
 pub(crate) use tiering::ELSEWHERE;
 pub use tiering::{
-    Action, ColdParts, Collected, Collection, Job, Kept, Moved, PolicyError, Report,
-    Row as TierRow, Step, TierError, TierPolicy, TierStatus, Told, Witness,
+    Action, ColdDebts, ColdParts, Collected, Collection, Job, Kept, Moved, OwedFile, PolicyError,
+    Report, Row as TierRow, Step, TierError, TierPolicy, TierStatus, Told, Witness,
 };
 
 /// Number the kernel has for the root.
@@ -192,6 +193,7 @@ impl DirectoryFs {
         let path = parts.state.join("intents");
         let intents = intents::Intents::open(&path, parts.fresh)
             .map_err(|error| DirectoryError::Intents(path, error))?;
+        parts.durability.check(parts.cold.is_some())?;
         let quota = open_quota(&parts)?;
         let stages = parts.durability.stages() && quota.is_none();
         let spool = match parts.spool.filter(|_| stages) {

@@ -17,13 +17,14 @@
 //!
 //! Lock order: `nodes`, then the table's own. `files` is never held together with them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fs::File;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use nix::errno::Errno;
 
+use super::durability::{Level, Levels};
 use crate::fs::Kernel;
 use crate::handles::{HandleTable, Mode};
 
@@ -53,8 +54,8 @@ pub(super) struct Opens {
     table: HandleTable,
     nodes: Mutex<HashMap<u64, NodeOpens>>,
     files: Mutex<HashMap<u64, Arc<File>>>,
-    /// Handles on files below that are synced when they are closed.
-    syncing: Mutex<HashSet<u64>>,
+    /// Handles on files below whose calls promise more than the directory does by itself.
+    promises: Mutex<HashMap<u64, Levels>>,
     kernel: OnceLock<Arc<dyn Kernel>>,
     passthrough: AtomicBool,
     pub(super) passed_through: AtomicU64,
@@ -86,7 +87,7 @@ impl Opens {
             table,
             nodes: Mutex::new(nodes),
             files: Mutex::default(),
-            syncing: Mutex::default(),
+            promises: Mutex::default(),
             kernel: OnceLock::new(),
             passthrough: AtomicBool::new(false),
             passed_through: AtomicU64::new(0),
@@ -177,14 +178,22 @@ impl Opens {
         lock(&self.nodes).contains_key(&node)
     }
 
-    /// The file of a handle is to be synced when it is closed.
-    pub(super) fn sync_at_close(&self, fh: u64) {
-        lock(&self.syncing).insert(fh);
+    /// What the calls on a handle promise.
+    pub(super) fn promise(&self, fh: u64, levels: Levels) {
+        if self.table.get(fh).is_some() {
+            lock(&self.promises).insert(fh, levels);
+        }
     }
 
-    /// Whether it is.
+    /// The same, where it is more than the directory does by itself, and of this worker's handles.
+    pub(super) fn levels(&self, fh: u64) -> Option<Levels> {
+        lock(&self.promises).get(&fh).copied()
+    }
+
+    /// Whether the file of a handle is to be synced when it is closed.
     pub(super) fn syncs_at_close(&self, fh: u64) -> bool {
-        lock(&self.syncing).contains(&fh)
+        let levels = self.levels(fh);
+        levels.is_some_and(|levels| levels.close > Level::Accepted)
     }
 
     /// The descriptor of a handle; `None` when it was opened by a dead worker.
@@ -202,7 +211,7 @@ impl Opens {
     /// Closes a handle; returns its node. Unknown handles and repeated calls do nothing.
     pub(super) fn release(&self, fh: u64) -> Option<u64> {
         let handle = self.table.remove(fh)?;
-        lock(&self.syncing).remove(&fh);
+        lock(&self.promises).remove(&fh);
         let file = lock(&self.files).remove(&fh);
         let mut nodes = lock(&self.nodes);
         if let Some(opens) = nodes.get_mut(&handle.node) {

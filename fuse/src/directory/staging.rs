@@ -26,7 +26,7 @@ use super::{DirectoryFs, sys};
 
 /// A call that promises something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Call {
+pub(crate) enum Call {
     /// close(2).
     Close,
     /// fsync(2); `data_only`: fdatasync(2).
@@ -204,6 +204,7 @@ impl DirectoryFs {
         stage: &Arc<Stage>,
         asked: &Asked,
     ) -> Result<Opened, Errno> {
+        self.refuse_sync_writes(asked)?;
         if asked.writes && !asked.kept.is_empty() {
             // Each write is synced by the kernel; what leads to the bytes has to be durable before.
             spool.anchor(stage)?;
@@ -216,13 +217,27 @@ impl DirectoryFs {
     }
 
     fn open_below(&self, asked: &Asked, file: File) -> Result<Opened, Errno> {
+        self.refuse_sync_writes(asked)?;
         let mut opened = self.opens.open(asked.unique, asked.node, file)?;
-        let syncs = asked.writes && asked.levels.close > Level::Accepted;
+        let mut levels = asked.levels;
+        if !asked.writes {
+            levels.close = Level::Accepted;
+        }
+        let syncs = levels.close > Level::Accepted;
         opened.flush = asked.writes && (self.flushes || syncs);
-        if syncs {
-            self.opens.sync_at_close(opened.fh);
+        if syncs || levels.fsync == Level::Cold {
+            self.opens.promise(opened.fh, levels);
         }
         Ok(opened)
+    }
+
+    /// Writes with O_SYNC are the kernel's, which knows nothing of the cold store.
+    fn refuse_sync_writes(&self, asked: &Asked) -> Result<(), Errno> {
+        let promised = asked.writes && asked.levels.fsync == Level::Cold;
+        match promised && !asked.kept.is_empty() {
+            true => Err(Errno::EOPNOTSUPP),
+            false => Ok(()),
+        }
     }
 
     /// As a truncation by somebody without privilege does: the contents are others now.

@@ -1,9 +1,10 @@
 //! What people ask of a volume as a whole, or of a part of it: how safe its files are, to make them safer,
 //! and to take note of failures. And the attributes that say the same of one file.
 //!
-//! `user.terrace.durability` is how safe a file's bytes are now (`accepted`, `local` or `shared`), and
-//! `user.terrace.spooled_bytes` how many of them are on this node's SSD only. Both exist on volumes with a
-//! spool, for regular files, and nobody can set them.
+//! `user.terrace.durability` is how safe a file's bytes are now (`accepted`, `local`, `shared` or
+//! `cold`), and `user.terrace.spooled_bytes` how many of them are on this node's SSD only. Both exist on
+//! volumes with a spool or a cold store, for regular files, and nobody can set them. They are listed only
+//! where there is a spool.
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
@@ -12,10 +13,11 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::fstat;
 
+use super::DirectoryFs;
 use super::durability::Level;
 use super::lookup::NAMED;
-use super::spool::{Flushed, Running, SpoolStatus};
-use super::{DirectoryFs, sys};
+use super::spool::{Flushed, SpoolStatus};
+use super::sys::{self, FileId};
 
 /// How safe a file is now.
 const DURABILITY: &[u8] = b"user.terrace.durability";
@@ -35,7 +37,7 @@ impl DirectoryFs {
         let Some(spool) = &self.spool else {
             return Ok(None);
         };
-        let only = self.staged_below(spool, path)?;
+        let only = self.below(path, || spool.files())?;
         Ok(Some(spool.status(only.as_deref())))
     }
 
@@ -55,7 +57,7 @@ impl DirectoryFs {
             }
             return Ok(Flushed::default());
         };
-        let only = self.staged_below(spool, path)?;
+        let only = self.below(path, || spool.files())?;
         Ok(spool.flush(level, only.as_deref(), tell))
     }
 
@@ -63,15 +65,20 @@ impl DirectoryFs {
     ///
     /// Errors: those of finding the path.
     pub fn acknowledge_below(&self, path: &[u8]) -> Result<u64, Errno> {
+        let cold = self.acknowledge_cold(path)?;
         let Some(spool) = &self.spool else {
-            return Ok(0);
+            return Ok(cold);
         };
-        let only = self.staged_below(spool, path)?;
-        Ok(spool.acknowledge(only.as_deref()))
+        let only = self.below(path, || spool.files())?;
+        Ok(cold + spool.acknowledge(only.as_deref()))
     }
 
-    /// Numbers of the staged files at and below a path; `None`: all.
-    fn staged_below(&self, spool: &Running, path: &[u8]) -> Result<Option<Vec<u64>>, Errno> {
+    /// Numbers of those of these files that are at and below a path; `None`: all.
+    pub(super) fn below(
+        &self,
+        path: &[u8],
+        files: impl FnOnce() -> Vec<(u64, FileId)>,
+    ) -> Result<Option<Vec<u64>>, Errno> {
         let names = path.split(|byte| *byte == b'/');
         let mut names = names
             .filter(|name| !name.is_empty() && *name != b".")
@@ -92,7 +99,7 @@ impl DirectoryFs {
         }
         let prefix = self.path_of(at.as_fd()).ok_or(Errno::ESTALE)? + "/";
         let mut found = Vec::new();
-        for (node, id) in spool.files() {
+        for (node, id) in files() {
             let file = sys::open_id(self.mount.as_fd(), &id, OFlag::O_PATH);
             let path = file.ok().and_then(|file| self.path_of(file.as_fd()));
             // A file whose path nobody knows may be there.
@@ -105,9 +112,11 @@ impl DirectoryFs {
 
     /// The value of an attribute that is made up here, or known without asking below.
     pub(super) fn own_xattr(&self, node: u64, name: &[u8]) -> Option<Result<Vec<u8>, Errno>> {
-        let spool = self.spool.as_ref()?;
+        if self.spool.is_none() && self.tiering.is_none() {
+            return None;
+        }
         if name == CAPABILITY {
-            let stage = spool.staged(node)?;
+            let (_, stage) = self.staged(node)?;
             return stage.is_plain().then_some(Err(Errno::ENODATA));
         }
         if name != DURABILITY && name != SPOOLED {
@@ -116,14 +125,24 @@ impl DirectoryFs {
         if !self.is_regular(node) {
             return Some(Err(Errno::ENODATA));
         }
-        let id = self.nodes.id(node).ok();
-        let stage = id.and_then(|id| spool.stage(node, &id));
-        let (level, bytes) = stage.map_or((Level::Shared, 0), |stage| stage.safety());
+        let (level, bytes) = self.safety(node);
         Some(Ok(if name == DURABILITY {
             level.name().into()
         } else {
             bytes.to_string().into()
         }))
+    }
+
+    /// How safe the bytes of a file are now, and how many are on this node only.
+    fn safety(&self, node: u64) -> (Level, u64) {
+        let id = self.nodes.id(node).ok();
+        let stage = id.and_then(|id| self.spool.as_ref()?.stage(node, &id));
+        let known = stage.map_or((Level::Shared, 0), |stage| stage.safety());
+        let kept = || self.at(node).is_ok_and(|at| self.is_kept_cold(at.fd()));
+        match known {
+            (Level::Shared, _) if kept() => (Level::Cold, 0),
+            known => known,
+        }
     }
 
     /// Takes note that a file below has no capabilities, so that not every write has to ask.
@@ -147,7 +166,8 @@ impl DirectoryFs {
 
     /// Refuses to change what is made up here.
     pub(super) fn refuse_own(&self, name: &[u8]) -> Result<(), Errno> {
-        if self.spool.is_some() && (name == DURABILITY || name == SPOOLED) {
+        let made_up = self.spool.is_some() || self.tiering.is_some();
+        if made_up && (name == DURABILITY || name == SPOOLED) {
             return Err(Errno::EPERM);
         }
         Ok(())

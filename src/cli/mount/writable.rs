@@ -21,7 +21,7 @@ pub(super) fn directory(args: &MountArgs, source: &Source) -> anyhow::Result<Dir
         Source::Store(url) if url.scheme() == Scheme::File => Path::new("/").join(url.prefix()),
         _ => bail!("only a directory can be written; use file:///DIR, or mount without --rw"),
     };
-    Durability::parse(&args.durability).context("understand --durability")?;
+    check_rules(args)?;
     let root = root.canonicalize().context("look at the directory")?;
     Ok(DirectoryOptions {
         cold: cold(args, &root)?,
@@ -32,6 +32,14 @@ pub(super) fn directory(args: &MountArgs, source: &Source) -> anyhow::Result<Dir
         spool_size: args.spool_size,
         space: None,
     })
+}
+
+/// Refuses rules that cannot be understood, or kept.
+fn check_rules(args: &MountArgs) -> anyhow::Result<()> {
+    let rules = Durability::parse(&args.durability).context("understand --durability")?;
+    rules
+        .check(args.cold.is_some())
+        .context("keep --durability")
 }
 
 /// Where contents of a volume go.
@@ -74,7 +82,7 @@ pub(super) fn space(
     if args.snapshot || args.warm.is_some() || args.profile != ProfileArg::Default {
         bail!("a volume is for reading and writing: leave --snapshot, --warm and --profile out");
     }
-    Durability::parse(&args.durability).context("understand --durability")?;
+    check_rules(args)?;
     let base = args.base.path(global)?;
     let base = base
         .canonicalize()

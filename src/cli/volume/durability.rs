@@ -29,7 +29,7 @@ const STATUS_LIMIT: Duration = Duration::from_secs(10);
 pub(super) struct FlushArgs {
     /// A file, a directory or the mount point of a volume
     path: String,
-    /// local: on this node's SSD, or shared: in the directory, synced and read back
+    /// local: on this node's SSD, shared: in the directory, or cold: in the cold store, read back
     #[arg(long, default_value = "shared")]
     level: Level,
 }
@@ -54,6 +54,8 @@ pub(crate) struct Settled {
     pub(crate) files: u64,
     /// Their bytes.
     pub(crate) bytes: u64,
+    /// Files that calls have promised to the cold store and that are not there.
+    pub(crate) owed: u64,
     /// Where they are.
     pub(crate) directory: String,
 }
@@ -69,13 +71,9 @@ fn locate(path: &str, global: &Global) -> Result<(RunDir, MountPath)> {
 
 pub(super) fn flush(args: &FlushArgs, global: &Global) -> Result<(), Failure> {
     let what = || format!("flush {}", args.path);
-    if args.level == Level::Cold {
-        let why = "the volume has no cold store; use --level shared";
-        return Err(Failure(format!("{}: {why}", what())));
-    }
     let (run, at) = locate(&args.path, global)?;
     let runtime = client::runtime()?;
-    let last = runtime.block_on(bring(&run, at, args.level, true));
+    let last = runtime.block_on(bring(&run, at, Wanted::all(args.level), true));
     let last = last.with_context(what)?;
     if last.failed > 0 {
         return Err(Failure(format!(
@@ -97,17 +95,32 @@ pub(super) fn flush(args: &FlushArgs, global: &Global) -> Result<(), Failure> {
     Ok(())
 }
 
+/// What files are to be brought to.
+#[derive(Clone, Copy, Debug)]
+struct Wanted {
+    level: Level,
+    /// Only those that a call has promised it.
+    owed: bool,
+}
+
+impl Wanted {
+    fn all(level: Level) -> Self {
+        Self { level, owed: false }
+    }
+}
+
 /// Asks for a level and follows until it is reached or not.
 async fn bring(
     run: &RunDir,
     at: MountPath,
-    level: Level,
+    wanted: Wanted,
     show: bool,
 ) -> Result<VolumeFlushProgress> {
     let mut worker = client::connect(run).await?;
     let request = VolumeFlushRequest {
         at: Some(at),
-        level: level.name().to_owned(),
+        level: wanted.level.name().to_owned(),
+        owed: wanted.owed,
     };
     let reply = worker.volume_flush(request).await;
     let mut stream = reply
@@ -165,6 +178,7 @@ fn print(document: &Value) {
     let spool = &document["spool"];
     if spool.is_null() {
         println!("written through: all of it is in the directory");
+        print_debts(&document["cold"]);
         return;
     }
     let number = |name: &str| spool[name].as_u64().unwrap_or(0);
@@ -195,10 +209,36 @@ fn print(document: &Value) {
             error.map_or(String::new(), |error| format!("  {error}")),
         );
     }
+    print_debts(&document["cold"]);
 }
 
-/// Before an unmount: waits until everything is on the SSD, or with `drain` in the directory. `None`:
-/// nothing is left, or the mount has no spool.
+/// Files that were to be in the cold store and are not, or that had an error on their way.
+fn print_debts(cold: &Value) {
+    let number = |name: &str| cold[name].as_u64().unwrap_or(0);
+    if number("owed") + number("errors") + number("untracked") == 0 {
+        return;
+    }
+    println!(
+        "{} not in the cold store as was promised, to be tried again; {} with an error",
+        Count(number("owed") + number("untracked"), "file"),
+        number("errors")
+    );
+    for file in cold["list"].as_array().into_iter().flatten() {
+        println!(
+            "  {:9} {}  {}",
+            if file["owed"] == true {
+                "owed"
+            } else {
+                "there"
+            },
+            file["name"].as_str().unwrap_or("?"),
+            file["error"].as_str().unwrap_or(""),
+        );
+    }
+}
+
+/// Before an unmount: waits until everything is on the SSD, or with `drain` in the directory, and what was
+/// promised to the cold store there. `None`: nothing is left, or the mount has no spool and owes nothing.
 ///
 /// Errors: the node does not answer, or files cannot be brought there.
 pub(crate) fn settle(run: &RunDir, mountpoint: &Path, drain: bool) -> Result<Option<Settled>> {
@@ -223,28 +263,38 @@ pub(crate) fn settle(run: &RunDir, mountpoint: &Path, drain: bool) -> Result<Opt
             other => other.map_err(|status| client::refused(&status))?,
         };
         let before: Value = serde_json::from_str(&reply.into_inner().json)?;
-        if before["spool"].is_null() {
+        let owes = |document: &Value| document["cold"]["owed"].as_u64().unwrap_or(0);
+        if before["spool"].is_null() && owes(&before) == 0 {
             return Ok(None);
         }
         let level = if drain { Level::Shared } else { Level::Local };
-        let last = bring(run, at.clone(), level, drain).await?;
-        if last.failed > 0 {
-            bail!(
-                "{} files are not at level {level}, first: {}",
-                last.failed,
-                last.error
-            );
+        let mut steps = vec![Wanted::all(level)];
+        if drain && owes(&before) > 0 {
+            let (level, owed) = (Level::Cold, true);
+            steps.push(Wanted { level, owed });
+        }
+        for wanted in steps {
+            let last = bring(run, at.clone(), wanted, drain).await?;
+            if last.failed > 0 {
+                bail!(
+                    "{} not at level {}, first: {}",
+                    Count(last.failed, "file"),
+                    wanted.level,
+                    last.error
+                );
+            }
         }
         let after = document(run, at, false).await?;
         let number = |name: &str| after["spool"][name].as_u64().unwrap_or(0);
         let left = Settled {
             files: number("files"),
             bytes: number("bytes"),
+            owed: owes(&after),
             directory: after["spool"]["directory"]
                 .as_str()
                 .unwrap_or("?")
                 .to_owned(),
         };
-        Ok((left.files > 0).then_some(left))
+        Ok((left.files + left.owed > 0).then_some(left))
     })
 }

@@ -19,7 +19,7 @@ use terrace_csi::spaces::Spaces;
 use super::{Failure, Global};
 use crate::node::config::Config;
 
-pub(crate) use durability::settle;
+pub(crate) use durability::{Settled, settle};
 pub(crate) use tiering::read_policy;
 
 /// Spaces of users (home/USER) and projects (project/NAME); how safe the files of volumes are, and their

@@ -104,7 +104,7 @@ impl DirectoryAdapter {
 }
 
 /// Returns when a thread has been killed and only waits for its answer.
-async fn dying(thread: u32) {
+pub(super) async fn dying(thread: u32) {
     let path = format!("/proc/{thread}/status");
     loop {
         tokio::time::sleep(LOOK_EVERY).await;

@@ -6,6 +6,7 @@
 //! are as many of those as callers that wait.
 
 mod answers;
+mod cold;
 mod elsewhere;
 mod handshake;
 mod requests;

@@ -16,7 +16,7 @@ use fuser::{
 
 use super::answers::{add, add_plus, error, file_attr, timespec};
 use super::{DirectoryAdapter, handshake};
-use crate::directory::{Change, ELSEWHERE, HandleOf, Place, Row};
+use crate::directory::{Call, Change, ELSEWHERE, HandleOf, Place, Row};
 
 /// `F_UNLCK` as the protocol has it.
 const UNLOCK: i32 = libc::F_UNLCK;
@@ -222,7 +222,7 @@ impl Filesystem for DirectoryAdapter {
         &self, request: &Request, node: INodeNo, fh: FileHandle, _: LockOwner, reply: ReplyEmpty,
     ) {
         let _span = self.begin(request, "flush", node.0);
-        self.later(move |fs| Self::reply_done(fs.flush(of(node, fh)), reply));
+        self.settle(request, of(node, fh), Call::Close, reply);
     }
 
     fn release(
@@ -238,7 +238,8 @@ impl Filesystem for DirectoryAdapter {
         &self, request: &Request, node: INodeNo, fh: FileHandle, data: bool, reply: ReplyEmpty,
     ) {
         let _span = self.begin(request, "fsync", node.0);
-        self.later(move |fs| Self::reply_done(fs.sync(of(node, fh), data), reply));
+        let call = Call::Sync { data_only: data };
+        self.settle(request, of(node, fh), call, reply);
     }
 
     fn opendir(&self, request: &Request, node: INodeNo, _: OpenFlags, reply: ReplyOpen) {

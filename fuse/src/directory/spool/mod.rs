@@ -55,6 +55,7 @@ use record::{Begin, Owner, Step};
 use stage::{Fate, stamp};
 
 pub use flush::Flushed;
+pub(super) use queue::pause;
 use record::Stamp;
 pub use report::{SpoolStatus, StagedFile};
 pub(super) use stage::Stage;

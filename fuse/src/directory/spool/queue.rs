@@ -84,7 +84,7 @@ impl Queue {
 
 /// How long to wait after so many failures: doubled each time, and spread, so that a directory that
 /// comes back is not met by everybody at once.
-pub(super) fn pause(attempts: u32) -> Duration {
+pub(in super::super) fn pause(attempts: u32) -> Duration {
     let doubled = PAUSE
         .0
         .saturating_mul(1 << attempts.saturating_sub(1).min(16));

@@ -113,6 +113,17 @@ impl Space {
             .map_err(|errno| TierError::File("write its record", errno))
     }
 
+    /// Returns when no write(2) is under way that began before: each holds the lock of the inode that a change
+    /// of attributes needs, and has set the time of modification at its beginning.
+    pub(super) fn outlast_writes(self, file: impl AsFd) {
+        let nobodys = match self {
+            Self::Trusted => c"trusted.terrace.none",
+            Self::User => c"user.terrace.none",
+        };
+        // What is not there is not removed, and nothing is changed.
+        sys::remove_xattr(file.as_fd(), nobodys).ok();
+    }
+
     /// Takes record and explanation away, as far as they are there.
     pub(super) fn clear(self, file: impl AsFd) -> Result<(), TierError> {
         for name in [WHY, self.record()] {

@@ -17,6 +17,7 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{Bytes, BytesMut};
@@ -53,6 +54,8 @@ pub(super) struct Cold {
     pub(super) prefix: String,
     /// Keys that are written now and that no record names yet.
     coming: Mutex<HashSet<String>>,
+    /// Pieces that were read or sent so far: whether anything still moves.
+    moved: AtomicU64,
 }
 
 /// A key that no collection takes while this lives.
@@ -98,7 +101,30 @@ impl Cold {
             store,
             prefix,
             coming: Mutex::default(),
+            moved: AtomicU64::new(0),
         }
+    }
+
+    /// Grows while bytes move.
+    pub(super) fn moved(&self) -> u64 {
+        self.moved.load(Ordering::Relaxed)
+    }
+
+    fn move_on(&self) {
+        self.moved.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Checksum of the first `size` bytes of a file. Blocks.
+    pub(super) fn sum(&self, file: &File, size: u64) -> Result<Sum, TierError> {
+        let mut hash = Sha256::new();
+        let mut at = 0;
+        while at < size {
+            let length = (size - at).min(PIECE as u64) as usize;
+            hash.update(read(file, at, length)?);
+            at += length as u64;
+            self.move_on();
+        }
+        Ok(hash.finalize().into())
     }
 
     /// A key for contents of a file.
@@ -123,29 +149,55 @@ impl Cold {
         self.coming.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes the first `size` bytes of a file to a new object, and reads them back.
+    /// Writes the first `size` bytes of a file to a new object, and reads them back; their checksum.
     ///
-    /// Errors: `Changed` when they are not those of `sum`; `Mismatch` when the store has others.
+    /// Errors: `Changed` when they are not those of `wanted`, or fewer; `Mismatch` when the store has
+    /// others.
     pub(super) async fn put(
         &self,
         file: &Arc<File>,
         key: &str,
         size: u64,
-        sum: Sum,
+        wanted: Option<Sum>,
         labels: &Labels,
-    ) -> Result<(), TierError> {
+    ) -> Result<Sum, TierError> {
         let mut new = self.store.create_labelled(key, labels).await?;
-        let sent = match send(&mut new, file, size).await {
-            Ok(sent) if sent == sum => Ok(()),
-            Ok(_) => Err(TierError::Changed),
-            Err(error) => Err(error),
+        let sent = match self.send(&mut new, file, size).await {
+            Ok(sent) if wanted.is_none_or(|wanted| wanted == sent) => sent,
+            other => {
+                new.abandon().await;
+                return Err(other.err().unwrap_or(TierError::Changed));
+            }
         };
-        if let Err(error) = sent {
-            new.abandon().await;
-            return Err(error);
-        }
         new.finish().await?;
-        self.verify(key, size, sum).await
+        self.verify(key, size, sent).await?;
+        Ok(sent)
+    }
+
+    /// Sends the first `size` bytes of a file; their checksum.
+    async fn send(
+        &self,
+        new: &mut NewObject,
+        file: &Arc<File>,
+        size: u64,
+    ) -> Result<Sum, TierError> {
+        let mut hash = Sha256::new();
+        let mut at = 0;
+        while at < size {
+            let from = Arc::clone(file);
+            let length = (size - at).min(PIECE as u64) as usize;
+            let (piece, rest) = blocking(move || {
+                let piece = read(&from, at, length)?;
+                hash.update(&piece);
+                Ok((piece, hash))
+            })
+            .await?;
+            new.write(piece).await?;
+            hash = rest;
+            at += length as u64;
+            self.move_on();
+        }
+        Ok(hash.finalize().into())
     }
 
     /// Reads an object and compares it with what was written.
@@ -159,6 +211,7 @@ impl Cold {
                 Ok(hash)
             })
             .await?;
+            self.move_on();
         }
         match <Sum>::from(hash.finalize()) == sum {
             true => Ok(()),
@@ -228,26 +281,6 @@ impl Drop for Coming<'_> {
     }
 }
 
-/// Sends the first `size` bytes of a file; their checksum.
-async fn send(new: &mut NewObject, file: &Arc<File>, size: u64) -> Result<Sum, TierError> {
-    let mut hash = Sha256::new();
-    let mut at = 0;
-    while at < size {
-        let from = Arc::clone(file);
-        let length = (size - at).min(PIECE as u64) as usize;
-        let (piece, rest) = blocking(move || {
-            let piece = read(&from, at, length)?;
-            hash.update(&piece);
-            Ok((piece, hash))
-        })
-        .await?;
-        new.write(piece).await?;
-        hash = rest;
-        at += length as u64;
-    }
-    Ok(hash.finalize().into())
-}
-
 async fn collect(store: Store, object: ObjectId, range: Range<u64>) -> Result<Bytes, TierError> {
     let mut bytes = BytesMut::with_capacity((range.end - range.start) as usize);
     let mut pieces = store.read(&object, range).await?;
@@ -274,20 +307,8 @@ fn read(file: &File, at: u64, length: usize) -> Result<Bytes, TierError> {
     }
 }
 
-/// Checksum of the first `size` bytes of a file. Blocks.
-pub(super) fn sum(file: &File, size: u64) -> Result<Sum, TierError> {
-    let mut hash = Sha256::new();
-    let mut at = 0;
-    while at < size {
-        let length = (size - at).min(PIECE as u64) as usize;
-        hash.update(read(file, at, length)?);
-        at += length as u64;
-    }
-    Ok(hash.finalize().into())
-}
-
-/// What an object says to people.
-pub(super) fn labels(path: &[u8], size: u64, mtime: Time, sum: &Sum) -> Labels {
+/// What an object says to people; without its checksum where that is known only when it was sent.
+pub(super) fn labels(path: &[u8], size: u64, mtime: Time, sum: Option<&Sum>) -> Labels {
     let mut shown = String::new();
     for byte in path {
         match byte {
@@ -297,16 +318,19 @@ pub(super) fn labels(path: &[u8], size: u64, mtime: Time, sum: &Sum) -> Labels {
     }
     // The end of a path tells more than its beginning.
     let cut = shown.len().saturating_sub(PATH_LABEL);
-    let sum: String = sum.iter().map(|byte| format!("{byte:02x}")).collect();
-    Labels::from([
+    let mut labels = Labels::from([
         ("path", shown[cut..].trim().to_owned()),
         ("size", size.to_string()),
         (
             "mtime",
             format!("{}.{:09}", mtime.seconds, mtime.nanoseconds),
         ),
-        ("sha256", sum),
-    ])
+    ]);
+    if let Some(sum) = sum {
+        let digits = sum.iter().map(|byte| format!("{byte:02x}"));
+        labels.insert("sha256", digits.collect());
+    }
+    labels
 }
 
 #[cfg(test)]
@@ -339,7 +363,7 @@ mod tests {
             nanoseconds: 5,
         };
         let path = [&b"caf\xc3\xa9/100%/"[..], &[b'\n'; 900]].concat();
-        let labels = labels(&path, 7, time, &[0xab; 32]);
+        let labels = labels(&path, 7, time, Some(&[0xab; 32]));
         assert!(labels["path"].len() <= PATH_LABEL);
         assert!(labels.values().all(|value| value.is_ascii()));
         assert!(labels.values().map(String::len).sum::<usize>() < 1500);

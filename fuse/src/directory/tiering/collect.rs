@@ -94,10 +94,16 @@ impl Marking<'_> {
         };
         self.records += 1;
         self.marks.add(mark(&record.key));
-        if self.forget && is_stale(&record, &seen.stat) {
+        if self.forget && is_stale(&record, &seen.stat) && !self.is_promised(seen) {
             self.forget(seen, &record)?;
         }
         Ok(())
+    }
+
+    /// Whether a call has promised to keep what the copy has until there is a newer one.
+    fn is_promised(&self, seen: &Seen<'_>) -> bool {
+        let path = String::from_utf8_lossy(seen.path);
+        self.fs.durability.levels(Some(&path)).names_cold()
     }
 
     /// Takes away the record of a copy of what a file had before, if nobody uses the file.

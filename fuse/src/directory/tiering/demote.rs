@@ -1,8 +1,7 @@
 //! Contents to the store: a verified copy first, and then an empty file in their place.
 //!
 //! ```text
-//! copy     sum -> upload -> read back -> file unchanged? -> record copy
-//! demote   copy, then with the file for itself (gate, lock between nodes, lease):
+//! demote   a copy (copy.rs), then with the file for itself (gate, lock between nodes, lease):
 //!          unchanged? -> explanation -> record demoting, synced -> unchanged? -> truncate
 //!          -> times -> record stub, synced
 //! ```
@@ -15,10 +14,10 @@ use std::sync::atomic::Ordering;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::sys::stat::{FileStat, fstat};
+use nix::sys::stat::FileStat;
 
 use super::super::{DirectoryFs, sys};
-use super::cold::{self, Sum};
+use super::copy::{Copied, How, stat};
 use super::gates::Shown;
 use super::lock::{self, Lease};
 use super::record::{Record, State, Time};
@@ -62,17 +61,6 @@ pub enum Moved {
     Kept(Kept),
 }
 
-/// A verified copy of what a file has.
-struct Copied {
-    record: Record,
-    /// The file as it was when the record was written.
-    stat: FileStat,
-}
-
-fn stat(file: &File) -> Result<FileStat, TierError> {
-    fstat(file).map_err(|errno| TierError::File("look at it", errno))
-}
-
 pub(super) fn time(stat: &FileStat) -> Time {
     Time {
         seconds: stat.st_mtime,
@@ -81,12 +69,12 @@ pub(super) fn time(stat: &FileStat) -> Time {
 }
 
 /// Whether nobody has written between two looks.
-fn same(one: &FileStat, other: &FileStat) -> bool {
+pub(super) fn same(one: &FileStat, other: &FileStat) -> bool {
     one.st_size == other.st_size && time(one) == time(other)
 }
 
 /// Whether nobody has changed anything.
-fn untouched(one: &FileStat, other: &FileStat) -> bool {
+pub(super) fn untouched(one: &FileStat, other: &FileStat) -> bool {
     let changed = |stat: &FileStat| (stat.st_ctime, stat.st_ctime_nsec);
     same(one, other) && changed(one) == changed(other)
 }
@@ -110,21 +98,6 @@ pub(super) fn truncate(file: &File) -> Result<(), TierError> {
 }
 
 impl DirectoryFs {
-    /// Makes a verified copy of a file in the cold store, which its record names: durability level
-    /// `cold`. The file stays, and may be open or pinned. Cancelled by dropping: at worst an object is left
-    /// that nobody names.
-    ///
-    /// Errors: `Changed` when it is written meanwhile; the caller tries again when it is at rest.
-    pub async fn copy_to_cold(self: &Arc<Self>, node: u64) -> Result<(), TierError> {
-        let tiering = Arc::clone(self.cold()?);
-        let target = self.target(node).await?;
-        match tiering.copy(&target).await? {
-            Ok(_) | Err(Kept::Empty) => Ok(()),
-            Err(Kept::Changed) => Err(TierError::Changed),
-            Err(Kept::Open | Kept::Pinned) => Err(TierError::Locked),
-        }
-    }
-
     /// Whether a file is open here, or has bytes that are on their way into it.
     fn is_used(&self, number: u64) -> bool {
         self.opens.is_open(number) || self.staged(number).is_some()
@@ -136,10 +109,11 @@ impl DirectoryFs {
         blocking(move || {
             let opened = fs.reopen(node, MOVER & !OFlag::O_NOFOLLOW);
             let file = File::from(opened.map_err(|errno| TierError::File("open it", errno))?);
+            let path = fs.path_of(file.as_fd());
             Ok(Target {
                 file: Arc::new(file),
                 number: node,
-                path: Vec::new(),
+                path: path.map(String::into_bytes).unwrap_or_default(),
             })
         })
         .await
@@ -155,7 +129,7 @@ impl DirectoryFs {
         if blocking(move || Ok(attribute::is_pinned(file.as_fd()))).await? {
             return Ok(Moved::Kept(Kept::Pinned));
         }
-        let copied = match tiering.copy(target).await? {
+        let copied = match tiering.copy(target, How::Exact).await? {
             Ok(copied) => copied,
             Err(kept) => return Ok(Moved::Kept(kept)),
         };
@@ -185,107 +159,6 @@ impl DirectoryFs {
 }
 
 impl Tiering {
-    /// Makes sure that the store has what the file has, and that its record says so.
-    async fn copy(self: &Arc<Self>, target: &Target) -> Result<Result<Copied, Kept>, TierError> {
-        let (tiering, file) = (Arc::clone(self), Arc::clone(&target.file));
-        let looked = blocking(move || {
-            let before = stat(&file)?;
-            if before.st_mode & libc::S_IFMT != libc::S_IFREG {
-                return Err(TierError::NotAFile);
-            }
-            if before.st_size == 0 {
-                return Ok(Err(Kept::Empty));
-            }
-            let record = tiering.space.read(file.as_fd())?;
-            if record.as_ref().map(|record| record.state) == Some(State::Recalling) {
-                return Ok(Err(Kept::Open));
-            }
-            let sum = cold::sum(&file, before.st_size.unsigned_abs())?;
-            Ok(Ok((before, record, sum)))
-        });
-        let (before, record, sum) = match looked.await {
-            Ok(Ok(looked)) => looked,
-            Ok(Err(kept)) => return Ok(Err(kept)),
-            Err(TierError::Changed) => return Ok(Err(Kept::Changed)),
-            Err(error) => return Err(error),
-        };
-        let known = self.known(record, &before, sum).await?;
-        let coming;
-        let record = match known {
-            Some(record) => record,
-            None => {
-                let id = sys::file_id(target.file.as_fd())
-                    .map_err(|errno| TierError::File("name it", errno))?;
-                coming = self.cold.new_key(&id);
-                match self.upload(target, &before, sum, &coming.key).await {
-                    Err(TierError::Changed) => return Ok(Err(Kept::Changed)),
-                    other => other?,
-                }
-            }
-        };
-        let (tiering, file) = (Arc::clone(self), Arc::clone(&target.file));
-        blocking(move || {
-            if !untouched(&before, &stat(&file)?) {
-                return Ok(Err(Kept::Changed));
-            }
-            tiering.space.write(&file, &record)?;
-            let now = stat(&file)?;
-            if !same(&before, &now) {
-                return Ok(Err(Kept::Changed));
-            }
-            tiering.step(Step::Copied)?;
-            Ok(Ok(Copied { record, stat: now }))
-        })
-        .await
-    }
-
-    /// The record of a copy that was made before, when both still have these bytes.
-    async fn known(
-        &self,
-        record: Option<Record>,
-        now: &FileStat,
-        sum: Sum,
-    ) -> Result<Option<Record>, TierError> {
-        let Some(record) = record else {
-            return Ok(None);
-        };
-        let ours = record.store == self.cold.store.url().root();
-        if !ours || record.digest != sum || record.size != now.st_size.unsigned_abs() {
-            return Ok(None);
-        }
-        let copy = Record {
-            mtime: time(now),
-            ..record.with(State::Copy)
-        };
-        match self.cold.find(&copy.key, copy.size).await {
-            Ok(_) => Ok(Some(copy)),
-            Err(TierError::Store(error)) if error.is_not_found() => Ok(None),
-            Err(TierError::Mismatch(_)) => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    async fn upload(
-        &self,
-        target: &Target,
-        before: &FileStat,
-        sum: Sum,
-        key: &str,
-    ) -> Result<Record, TierError> {
-        let (size, mtime) = (before.st_size.unsigned_abs(), time(before));
-        let labels = cold::labels(&target.path, size, mtime, &sum);
-        self.cold.put(&target.file, key, size, sum, &labels).await?;
-        self.step(Step::Verified)?;
-        Ok(Record {
-            state: State::Copy,
-            size,
-            mtime,
-            digest: sum,
-            store: self.cold.store.url().root().to_owned(),
-            key: key.to_owned(),
-        })
-    }
-
     /// Makes a copied file a stub. The caller has the file for itself on all nodes. Blocks.
     fn empty(
         &self,

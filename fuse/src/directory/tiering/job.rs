@@ -38,6 +38,8 @@ pub enum Action {
     Demote,
     /// Bring everything back.
     Recall,
+    /// Make a copy of everything; files stay: level `cold`.
+    Copy,
 }
 
 /// Work on a tree.
@@ -240,6 +242,7 @@ async fn moving(
 ) {
     let done = match action {
         Action::Recall => fs.recall_file(&target).await.map(Moved::Away),
+        Action::Copy => fs.copy_to_cold(&target).await.map(Moved::Away),
         Action::Scan | Action::Demote => fs.demote(&target).await,
     };
     match done {

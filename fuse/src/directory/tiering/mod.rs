@@ -26,17 +26,22 @@
 //! reader without Terrace sees a part of the file and never zeros in place of contents.
 //!
 //! [`record`] is the format, [`attribute`] its place, [`cold`] the store side, [`gates`] and
-//! [`lock`] keep opens and movers apart (here, and between nodes), [`demote`] and [`recall`] move,
+//! [`lock`] keep opens and movers apart (here, and between nodes), [`copy`], [`demote`] and [`recall`]
+//! move, [`level`] keeps promises of the level `cold` and [`owed`] what became of them,
 //! [`walk`], [`policy`], [`scan`] and [`job`] choose, [`collect`] finds objects that no file names.
 
 mod attribute;
 mod cold;
 mod collect;
+mod copy;
 mod demote;
+mod flush;
 mod gates;
 mod hooks;
 mod job;
+mod level;
 mod lock;
+mod owed;
 mod pattern;
 mod policy;
 mod recall;
@@ -63,12 +68,14 @@ use tokio_util::task::TaskTracker;
 use attribute::Space;
 use cold::Cold;
 use gates::Gates;
+use level::Keeping;
 
 pub(super) use attribute::is_reserved;
 pub use collect::{Collected, Collection};
 pub use demote::{Kept, Moved};
 pub(crate) use hooks::ELSEWHERE;
 pub use job::{Action, Job, Report, Row, Told};
+pub use owed::{ColdDebts, OwedFile};
 pub use policy::{PolicyError, TierPolicy};
 
 /// Files whose contents come back at a time: each holds some ranges of an object in memory.
@@ -150,6 +157,12 @@ pub enum TierError {
     /// The file was written meanwhile.
     #[error("it was changed meanwhile")]
     Changed,
+    /// The file was written, or made shorter, at every attempt.
+    #[error("it is changed all the time while it is copied; try again when it is at rest")]
+    Restless,
+    /// The store takes nothing, and others wait for it already.
+    #[error("the cold store has not answered for its deadline; see whether it still runs")]
+    Silent,
     /// Another node has it open, or moves it.
     #[error("another node has had it locked for too long; see whether that node still runs")]
     Locked,
@@ -186,7 +199,8 @@ impl TierError {
             },
             Self::File(_, errno) => *errno,
             Self::Changed => Errno::ESTALE,
-            Self::Locked => Errno::ETIMEDOUT,
+            Self::Restless => Errno::EBUSY,
+            Self::Locked | Self::Silent => Errno::ETIMEDOUT,
             Self::Record(_)
             | Self::Mismatch(_)
             | Self::Foreign(_)
@@ -220,6 +234,14 @@ pub struct TierStatus {
     pub recalling: usize,
     /// Requests that waited for contents.
     pub waited: u64,
+    /// Copies that were made because level `cold` was promised or asked for.
+    pub copied_files: u64,
+    /// Bytes of these.
+    pub copied_bytes: u64,
+    /// Calls of level `cold` that failed.
+    pub copies_failed: u64,
+    /// Files of that level that are not in the store, and are tried again.
+    pub owed: u64,
 }
 
 /// Recalls under way by inode number, each with what became of it.
@@ -236,6 +258,7 @@ pub(super) struct Tiering {
     runtime: Handle,
     tasks: TaskTracker,
     gates: Gates,
+    keeping: Keeping,
     flights: Mutex<Flights>,
     recalls: Semaphore,
     collecting: tokio::sync::Mutex<()>,
@@ -264,6 +287,7 @@ impl Tiering {
             runtime: parts.runtime,
             tasks: TaskTracker::new(),
             gates: Gates::default(),
+            keeping: Keeping::default(),
             flights: Mutex::default(),
             recalls: Semaphore::new(RECALLS),
             collecting: tokio::sync::Mutex::default(),
@@ -296,6 +320,10 @@ impl Tiering {
             recalls_failed: count(&self.recalls_failed),
             recalling: self.flights().len(),
             waited: count(&self.waited),
+            copied_files: count(&self.keeping.files),
+            copied_bytes: count(&self.keeping.bytes),
+            copies_failed: count(&self.keeping.failed),
+            owed: self.keeping.debts.owed(),
         }
     }
 

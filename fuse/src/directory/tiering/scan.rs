@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use super::super::DirectoryFs;
 use super::demote::{Kept, MOVER, Target};
 use super::job::{Action, Job, Row, Shared, Told};
+use super::level::COPIER;
 use super::policy::Ages;
 use super::record::State;
 use super::walk::{Seen, Visitor};
@@ -79,7 +80,11 @@ impl Walking<'_> {
                 Err(_) => ControlFlow::Break(()),
             };
         };
-        let file = match seen.open(MOVER) {
+        let how = match self.job.action {
+            Action::Copy => COPIER | OFlag::O_NOFOLLOW,
+            _ => MOVER,
+        };
+        let file = match seen.open(how) {
             Ok(file) => file,
             Err(errno) => {
                 match Kept::from(errno) {
@@ -111,6 +116,12 @@ impl Walking<'_> {
             .map(|record| record.size))
     }
 
+    /// Whether the store has what a file has.
+    fn is_kept(&self, seen: &Seen<'_>) -> bool {
+        let opened = seen.open(OFlag::O_PATH);
+        opened.is_ok_and(|file| self.fs.is_kept_cold(file.as_fd()))
+    }
+
     /// Whether a file of this length is a candidate; pinned ones are counted.
     fn is_chosen(&self, seen: &Seen<'_>, size: u64) -> bool {
         let age = age(&seen.stat, self.now);
@@ -132,7 +143,8 @@ impl Visitor for Walking<'_> {
         if self.ages.is_none() {
             self.shared.lock().directories += 1;
         }
-        let pinned = self.job.action != Action::Recall && attribute::is_pinned(directory);
+        let moves = matches!(self.job.action, Action::Scan | Action::Demote);
+        let pinned = moves && attribute::is_pinned(directory);
         if pinned && self.ages.is_none() {
             self.shared.lock().kept_pinned += 1;
         }
@@ -163,6 +175,7 @@ impl Visitor for Walking<'_> {
         match (self.job.action, stub) {
             (Action::Recall, Some(size)) => self.choose(seen, size),
             (Action::Recall, None) | (_, Some(_)) => ControlFlow::Continue(()),
+            (Action::Copy, None) if size > 0 && !self.is_kept(seen) => self.choose(seen, size),
             (Action::Scan | Action::Demote, None) if self.is_chosen(seen, size) => {
                 self.choose(seen, size)
             }
@@ -189,7 +202,7 @@ pub(super) fn walk(
     let used = totals.blocks().saturating_sub(totals.blocks_free());
     let bytes = |blocks| u64::saturating_mul(blocks, totals.fragment_size());
     let need = match job.action {
-        Action::Recall => None,
+        Action::Recall | Action::Copy => None,
         Action::Scan | Action::Demote => job.policy.need(bytes(used), bytes(totals.blocks())),
     };
     let mut ages = Ages::default();

@@ -2,12 +2,13 @@
 //! machine with another one as the cold store.
 //!
 //! `moving` is what everybody sees, `broken` what fails on the way, `outside` what others do to the
-//! directory, `choosing` what jobs and collections take.
+//! directory, `choosing` what jobs and collections take, `level` the level `cold` of durability.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod broken;
 mod choosing;
+mod level;
 mod moving;
 mod outside;
 
