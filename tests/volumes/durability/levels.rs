@@ -240,8 +240,8 @@ fn an_unmount_tells_what_it_leaves_and_a_drain_leaves_nothing() {
     let mut file = create(&staged.path("open"));
     file.write_all(b"bytes of a file that is open").unwrap();
     let (good, said) = ask(world, &["umount", &mount]);
-    assert!(good && said.contains("1 file,"), "{said}");
-    assert!(said.contains("go up when it is mounted again"), "{said}");
+    assert!(good && said.contains("1 file ("), "{said}");
+    assert!(said.contains("copied when it is mounted again"), "{said}");
     drop(file);
     wait_for("the node's end", || world.processes().is_empty());
     let options = ["--rw", "--durability", LOCAL, "--ttl", "0s"];
