@@ -5,7 +5,8 @@
 //!            directory: home/alice       a read-write directory of a shared file system
 //!            model: team/churn@v3        a saved model
 //!            scratch: "true"             an empty directory of the node, deleted with the volume
-//! and of     durability: local|shared|cold     directory, model
+//! and of     durability: local|shared|RULES    directory; see `durability.rs`
+//!            tenant: vision                    dataset, directory, model
 //!            warm: none|metadata|full          dataset, model
 //!            pin: "true"|"false"               dataset, model
 //!            mode: fuse|native|auto            dataset, model
@@ -21,9 +22,13 @@ use std::sync::Arc;
 
 use terrace_catalog::{Selector, TagName, VersionRef};
 
+use crate::TenantName;
+
 pub use directory::DirectoryPath;
+pub use durability::Durability;
 
 mod directory;
+mod durability;
 
 /// Keys with these prefixes are written by Kubernetes and its sidecars, not by the user.
 const KUBERNETES_PREFIXES: [&str; 2] = ["csi.storage.k8s.io/", "storage.kubernetes.io/"];
@@ -48,18 +53,6 @@ pub enum AttributeError {
         /// What it takes.
         expected: String,
     },
-}
-
-/// What has happened to written data before the write is acknowledged.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Durability {
-    /// On the node's disk.
-    Local,
-    /// On the shared file system.
-    #[default]
-    Shared,
-    /// In the cold store.
-    Cold,
 }
 
 /// What is fetched before the volume is used.
@@ -93,17 +86,6 @@ impl PublishMode {
             Self::Fuse => "fuse",
             Self::Native => "native",
             Self::Auto => "auto",
-        }
-    }
-}
-
-impl Durability {
-    /// The attribute's value.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Local => "local",
-            Self::Shared => "shared",
-            Self::Cold => "cold",
         }
     }
 }
@@ -146,6 +128,8 @@ pub struct VolumeRequest {
     pub source: VolumeSource,
     /// How durable acknowledged writes are.
     pub durability: Durability,
+    /// Whose budgets its mounts use.
+    pub tenant: Option<TenantName>,
     /// What is fetched before use.
     pub warm: WarmUp,
     /// Whether its data is exempt from eviction.
@@ -161,6 +145,7 @@ impl VolumeRequest {
         let mut request = Self {
             source,
             durability: Durability::default(),
+            tenant: None,
             warm: WarmUp::default(),
             pin: false,
             mode: PublishMode::default(),
@@ -169,6 +154,7 @@ impl VolumeRequest {
             match key.as_str() {
                 "dataset" | "directory" | "model" | "scratch" => {}
                 "durability" => request.set_durability(value)?,
+                "tenant" => request.set_tenant(value)?,
                 "warm" => request.set_warm(value)?,
                 "pin" => request.set_pin(value)?,
                 "mode" => request.set_mode(value)?,
@@ -180,13 +166,17 @@ impl VolumeRequest {
     }
 
     fn set_durability(&mut self, value: &str) -> Result<(), AttributeError> {
-        self.source.refuse("durability", &["dataset", "scratch"])?;
-        self.durability = match value {
-            "local" => Durability::Local,
-            "shared" => Durability::Shared,
-            "cold" => Durability::Cold,
-            _ => return Err(value_error("durability", "local, shared or cold")),
-        };
+        // A version is read, and a model is saved by other means.
+        let others = ["dataset", "model", "scratch"];
+        self.source.refuse("durability", &others)?;
+        self.durability = value.parse()?;
+        Ok(())
+    }
+
+    fn set_tenant(&mut self, value: &str) -> Result<(), AttributeError> {
+        self.source.refuse("tenant", &["scratch"])?;
+        let name = value.parse::<TenantName>();
+        self.tenant = Some(name.map_err(|why| value_error("tenant", &why.to_string()))?);
         Ok(())
     }
 

@@ -27,6 +27,7 @@ mod secrets;
 pub mod server;
 pub mod spaces;
 mod status;
+mod tenant;
 mod volume_id;
 pub mod wire;
 
@@ -41,4 +42,5 @@ pub use records::{
     ContentSource, Record, RecordError, RecordState, Records, SnapshotRecord, VolumeRecord,
 };
 pub use secrets::{Secrets, TOKEN};
+pub use tenant::{TenantName, TenantNameError};
 pub use volume_id::{VolumeId, VolumeIdError};

@@ -4,14 +4,15 @@
 //! GET /metrics   every number            GET /readyz   200 when calls are taken, else 503
 //! ```
 //!
-//! Labels are bounded: calls of the interface, codes, passes, webhooks and kinds, all of them fixed lists. No
-//! volume, dataset or pod is ever a label. Every name is listed in docs/OPERATIONS.md; the tidy test compares
+//! Labels are bounded: calls of the interface, codes, passes, webhooks and kinds, all of them fixed lists, and
+//! tenants, whose names are the administrator's. No volume, dataset or pod is ever a label. Every name is listed in docs/OPERATIONS.md; the tidy test compares
 //! both. What has to be looked up (free space, records) is looked up when the page is asked for, on a thread
 //! of its own.
 
 mod calls;
 mod controller;
 mod scratch;
+mod volumes;
 
 use std::fmt;
 use std::io;
@@ -31,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 pub use calls::CallNumbers;
 pub use controller::ControllerNumbers;
 pub use scratch::ScratchNumbers;
+pub use volumes::VolumeNumbers;
 
 use crate::identity::Readiness;
 

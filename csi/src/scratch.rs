@@ -46,4 +46,4 @@ pub use request::NewVolume;
 pub use room::Summary;
 pub use store::{Scratch, ScratchConfig};
 pub use sweep::Swept;
-pub(crate) use tree::{open_below, remove_below};
+pub(crate) use tree::open_below;

@@ -3,6 +3,7 @@
 //! ```text
 //! <base>/home/<user>          0700, of the user          a space; its name is "home/<user>"
 //! <base>/project/<name>       2770, of the group         likewise
+//! <base>/volumes/<hash>       0777                       a volume of Kubernetes, below a base that is closed
 //! <base>/.terrace/            0700: nobody but us
 //!   terrace-spaces            "terrace-spaces 1\n": this is ours
 //!   LOCK                      locks between processes and nodes (scratch/locks.rs)

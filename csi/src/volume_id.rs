@@ -41,6 +41,12 @@ impl VolumeId {
         short_hash(&self.0)
     }
 
+    /// Whether bytes could be what [`VolumeId::hash`] answers.
+    pub(crate) fn is_hash(bytes: &[u8]) -> bool {
+        let digit = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        bytes.len() == 32 && bytes.iter().all(digit)
+    }
+
     /// The id's text.
     pub fn as_str(&self) -> &str {
         &self.0

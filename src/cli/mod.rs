@@ -35,7 +35,7 @@ mod table;
 pub(crate) mod umount;
 mod up;
 mod upkeep;
-mod volume;
+pub(crate) mod volume;
 mod warm;
 
 /// Datasets at native SSD speed on every node of an ML cluster.

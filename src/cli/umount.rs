@@ -109,7 +109,10 @@ pub(crate) fn keeper_of(
 }
 
 /// The node that holds the mount.
-fn holder(mountpoint: &Path, run_base: &Path) -> anyhow::Result<Option<(RunDir, KeeperClient)>> {
+pub(crate) fn holder(
+    mountpoint: &Path,
+    run_base: &Path,
+) -> anyhow::Result<Option<(RunDir, KeeperClient)>> {
     for run in RunDir::existing(run_base).context("look for keepers")? {
         let Ok(asked) = KeeperClient::connect(&run, STATUS_LIMIT) else {
             continue;

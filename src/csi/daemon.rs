@@ -4,6 +4,7 @@
 //! keeper.sock   mount, unmount, what is held
 //! node.sock     warm, presence, native trees
 //! HOT/trees/<name>   native trees of volumes; mode 0700 above them, pods get binds
+//! SPOOL/<key>        what pods wrote to a directory with the level `local`, until the directory has it
 //! ```
 //!
 //! The driver starts no daemon: in a cluster it would die with the driver's container, and every mount
@@ -16,8 +17,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use clap::Args;
+use terrace_cache::units::ByteSize;
+use terrace_csi::Secrets;
 use terrace_csi::data::{Daemon, Failure, MountRequest, Mounted, Presence, Version};
-use terrace_csi::{Durability, Secrets};
+use terrace_fuse::directory::Durability;
 use terrace_fuse::keeper::{
     ClientError, KeeperClient, KernelOptions, MountSpec, RunDir, Secrets as Credentials,
 };
@@ -28,19 +32,26 @@ use crate::catalog::place::CatalogArgs;
 use crate::cli::credential_environment;
 use crate::cli::mount::{self, MOUNT_LIMIT};
 use crate::cli::umount;
+use crate::cli::volume::{self, Settled};
 use crate::control::proto::node_client::NodeClient;
 use crate::control::proto::target::Kind;
 use crate::control::proto::{
     MaterializeRequest, MountPath, PresenceRequest, StatusRequest, Target, Tier, WarmRequest,
 };
 use crate::control::{client, instance};
-use crate::node::options::{CATALOG_TOKEN, DirectoryOptions, MountOptions, PinnedVersion};
+use crate::node::options::{
+    CATALOG_TOKEN, DirectoryOptions, MountOptions, PinnedVersion, SpaceOptions,
+};
 
 /// How long a question to keeper or worker may take; a worker that is just replaced takes a part of it.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
 /// How long linking a tree of files that are all there may take: millions of files take minutes.
 const TREE_LIMIT: Duration = Duration::from_secs(1800);
+
+/// How long an unmount waits until what was written to a directory is on the node's disk. What was acknowledged
+/// is, so this is for the rest; the kubelet itself gives up after two minutes.
+const SETTLE_LIMIT: Duration = Duration::from_secs(90);
 
 /// Directory of trees below the hot directory.
 const TREES: &str = "trees";
@@ -54,15 +65,34 @@ pub(super) struct Local {
     hot: Option<PathBuf>,
     catalog: CatalogArgs,
     run_base: PathBuf,
+    spool: SpoolArgs,
+}
+
+/// Where what pods write is staged.
+#[derive(Args, Clone, Debug, Default)]
+pub(super) struct SpoolArgs {
+    /// Where files of directories are staged at the level local, on a disk that nobody clears [default:
+    /// beside the daemon's hot directory]
+    #[arg(long, value_name = "DIR", requires = "directories")]
+    spool: Option<PathBuf>,
+    /// Most bytes staged there for each volume [default: its tenant's, or half of what is free]
+    #[arg(long, value_name = "SIZE", requires = "directories")]
+    spool_size: Option<ByteSize>,
 }
 
 impl Local {
     /// The daemon need not run yet; without a hot directory it is looked for at each call.
-    pub(super) fn new(hot: Option<PathBuf>, catalog: CatalogArgs, run_base: PathBuf) -> Self {
+    pub(super) fn new(
+        hot: Option<PathBuf>,
+        catalog: CatalogArgs,
+        run_base: PathBuf,
+        spool: SpoolArgs,
+    ) -> Self {
         Self {
             hot,
             catalog,
             run_base,
+            spool,
         }
     }
 
@@ -83,10 +113,22 @@ impl Local {
     }
 
     fn spec(&self, request: &MountRequest) -> Result<MountSpec> {
-        let (options, credentials) = match &request.of {
+        let (mut options, credentials) = match &request.of {
             Mounted::Version(version) => self.version(version, request)?,
-            Mounted::Directory { root, .. } => (directory(root)?, Credentials::default()),
+            Mounted::Directory {
+                root,
+                durability,
+                space,
+            } => {
+                let space = space.as_ref().map(|space| SpaceOptions {
+                    base: space.base.clone(),
+                    name: space.name.clone(),
+                });
+                let options = self.directory(root, durability.rules(), space)?;
+                (options, Credentials::default())
+            }
         };
+        options.tenant = request.tenant.clone();
         let usual = KernelOptions::default();
         Ok(MountSpec {
             id: mount::new_id()?,
@@ -100,6 +142,45 @@ impl Local {
             options: serde_json::to_value(options).context("encode the options")?,
             credentials,
         })
+    }
+
+    /// How a directory is mounted.
+    fn directory(
+        &self,
+        root: &Path,
+        durability: Vec<String>,
+        space: Option<SpaceOptions>,
+    ) -> Result<MountOptions> {
+        let spool = self.spool.spool.as_deref().map(std::path::absolute);
+        let directory = DirectoryOptions {
+            root: root.to_owned(),
+            refuse_locks: false,
+            durability,
+            spool: spool.transpose()?,
+            spool_size: self.spool.spool_size,
+            cold: None,
+            space,
+        };
+        Ok(MountOptions {
+            directory: Some(directory),
+            ..MountOptions::default()
+        })
+    }
+
+    /// Brings what was written to a directory to this node's disk before its mount goes. Of other mounts, and
+    /// where nobody holds the mount, there is nothing to bring.
+    async fn settle(&self, at: &Path) {
+        let (this, path) = (self.clone(), at.to_owned());
+        let settled =
+            tokio::task::spawn_blocking(move || match umount::holder(&path, &this.run_base)? {
+                Some((run, _)) => volume::settle(&run, &path, false),
+                None => Ok(None),
+            });
+        match tokio::time::timeout(SETTLE_LIMIT, settled).await {
+            Ok(Ok(settled)) => tell(at, settled),
+            Ok(Err(broken)) => tell(at, Err(broken.into())),
+            Err(late) => tell(at, Err(late.into())),
+        }
     }
 
     /// How a version is mounted, and with whose rights it is read.
@@ -164,30 +245,28 @@ impl Local {
     }
 }
 
-/// How a directory is mounted: with what a mount has that asks for nothing.
-fn directory(root: &Path) -> Result<MountOptions> {
-    let asked = serde_json::json!({"root": root, "refuse_locks": false});
-    let directory: DirectoryOptions =
-        serde_json::from_value(asked).context("encode the directory")?;
-    Ok(MountOptions {
-        directory: Some(directory),
-        ..MountOptions::default()
-    })
+/// Why rules of durability cannot be kept, in one line.
+pub(super) fn rules_check(rules: &[String]) -> Result<(), String> {
+    let understood = Durability::parse(rules);
+    understood.map(drop).map_err(|why| why.to_string())
 }
 
-/// Refuses what a mount of a directory does not promise: a write is on the shared file system when it is
-/// acknowledged, which is more than `local` and less than `cold`.
-fn promised(of: &Mounted) -> Result<(), Failure> {
-    match of {
-        Mounted::Version(_) => Ok(()),
-        Mounted::Directory { durability, .. } => match durability {
-            Durability::Local | Durability::Shared => Ok(()),
-            Durability::Cold => Err(Failure::Refused(
-                "durability cold: writes to a directory are acknowledged by the shared file system; \
-                 use durability shared"
-                    .to_owned(),
-            )),
-        },
+/// Tells what of a directory is on this node's disk only.
+fn tell(at: &Path, settled: Result<Option<Settled>>) {
+    let mount = at.display();
+    match settled {
+        Ok(None) => {}
+        Ok(Some(left)) => tracing::warn!(
+            %mount,
+            files = left.files,
+            bytes = left.bytes,
+            spool = left.directory,
+            "not in the directory yet: safe on this node, goes up when the volume is staged here again"
+        ),
+        // Nothing keeps a mount from being removed: what was acknowledged is where it should be.
+        Err(error) => {
+            tracing::warn!(%mount, error = format!("{error:#}"), "not settled before its end")
+        }
     }
 }
 
@@ -248,7 +327,11 @@ async fn within<T>(
 #[tonic::async_trait]
 impl Daemon for Local {
     async fn mount(&self, request: MountRequest) -> Result<(), Failure> {
-        promised(&request.of)?;
+        if let Mounted::Directory { durability, .. } = &request.of {
+            // Those of a class were judged when the volume was made, those that a person wrote were not.
+            rules_check(&durability.rules())
+                .map_err(|why| Failure::Refused(format!("durability: {why}")))?;
+        }
         let this = self.clone();
         beside(move || {
             let what = || format!("mount {}", request.source);
@@ -258,6 +341,7 @@ impl Daemon for Local {
     }
 
     async fn unmount(&self, at: &Path) -> Result<(), Failure> {
+        self.settle(at).await;
         let (this, at) = (self.clone(), at.to_owned());
         beside(move || {
             let what = || format!("unmount {}", at.display());

@@ -7,18 +7,19 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
-use terrace_csi::data::controller::Controller;
-use terrace_csi::data::node::{Inline, Node, Parts};
+use terrace_csi::data::controller::{self, Controller};
+use terrace_csi::data::node::{self, Inline, Node};
 use terrace_csi::data::{Bases, Catalog, NAME};
 use terrace_csi::identity::Plugin;
 use terrace_csi::locks::Locks;
+use terrace_csi::metrics::VolumeNumbers;
 use terrace_csi::wire::controller_server::ControllerServer;
 use terrace_csi::wire::node_server::NodeServer;
 use terrace_csi::{Kubelet, Records};
 use tonic::service::Routes;
 
 use super::Driver;
-use super::daemon::Local;
+use super::daemon::{Local, SpoolArgs, rules_check};
 use super::versions::Versions;
 use crate::catalog::place::CatalogArgs;
 use crate::cli::{Global, Role};
@@ -42,6 +43,8 @@ pub(crate) struct DataArgs {
     /// given again [default: no such volumes]
     #[arg(long, value_name = "DIR")]
     directories: Vec<PathBuf>,
+    #[command(flatten)]
+    spool: SpoolArgs,
 }
 
 /// See [`Inline`].
@@ -77,20 +80,30 @@ pub(crate) fn assemble(args: &DataArgs, start: &Start<'_>) -> Result<Driver> {
     let locks = Locks::default();
     let bases = Bases::new(&args.directories).context("use --directories")?;
     let catalog: Arc<dyn Catalog> = Arc::new(Versions::new(args.catalog.clone(), run_base.clone()));
+    let mut numbers = VolumeNumbers::default();
     let mut services = Routes::default();
     if start.role.controls() {
-        let records = Records::open(&directory(start.state, "volumes")?)?;
-        let controller =
-            Controller::new(Arc::clone(&catalog), records, locks.clone(), bases.clone());
+        let records = Arc::new(Records::open(&directory(start.state, "volumes")?)?);
+        numbers.count_made(&records);
+        let controller = Controller::new(controller::Parts {
+            catalog: Arc::clone(&catalog),
+            records,
+            locks: locks.clone(),
+            bases: bases.clone(),
+            rules: rules_check,
+        });
         services = services.add_service(ControllerServer::new(controller));
     }
     if start.role.mounts() {
-        let daemon = Local::new(args.hot.clone(), args.catalog.clone(), run_base);
-        let node = Node::new(Parts {
+        let spool = args.spool.clone();
+        let daemon = Local::new(args.hot.clone(), args.catalog.clone(), run_base, spool);
+        let records = Arc::new(Records::open(&directory(start.state, "staged")?)?);
+        numbers.count_staged(&records);
+        let node = Node::new(node::Parts {
             catalog,
             daemon: Arc::new(daemon),
             kubelet: Kubelet::open(start.kubelet)?,
-            records: Records::open(&directory(start.state, "staged")?)?,
+            records,
             locks: locks.clone(),
             asked: Locks::default(),
             bases,
@@ -109,11 +122,11 @@ pub(crate) fn assemble(args: &DataArgs, start: &Start<'_>) -> Result<Driver> {
             name: NAME,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             topology: false,
-            expansion: false,
+            expansion: true,
         },
         services,
         locks,
-        show: Box::new(|_| {}),
+        show: Box::new(move |page| numbers.show(page)),
     })
 }
 

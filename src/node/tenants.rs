@@ -11,8 +11,6 @@
 //! charges; it gives no access to anything.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
@@ -20,64 +18,12 @@ use serde::{Deserialize, Serialize};
 use terrace_cache::policy::TenantShare;
 use terrace_cache::store::Bandwidth;
 use terrace_cache::units::ByteSize;
+pub(crate) use terrace_csi::TenantName;
 
 use super::config::Config;
 
-/// Longest name.
-const NAME_MAX: usize = 63;
-
 /// Tenants of one node at most: each is a row of every report, and a label of metrics.
 const TENANTS_MAX: usize = 256;
-
-/// The name of a tenant: `[a-z0-9][a-z0-9-]{0,62}`. Valid by construction.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub(crate) struct TenantName(Arc<str>);
-
-impl TenantName {
-    pub(crate) fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for TenantName {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let first = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-        let good = (1..=NAME_MAX).contains(&text.len())
-            && text.bytes().all(|byte| first(byte) || byte == b'-')
-            && !text.starts_with('-');
-        if good {
-            Ok(Self(text.into()))
-        } else {
-            let shown: String = text.chars().take(NAME_MAX).collect();
-            Err(format!(
-                "{shown:?} is not the name of a tenant; write a-z, 0-9 and '-', at most {NAME_MAX}"
-            ))
-        }
-    }
-}
-
-impl TryFrom<String> for TenantName {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
-    }
-}
-
-impl From<TenantName> for String {
-    fn from(name: TenantName) -> Self {
-        name.0.to_string()
-    }
-}
-
-impl fmt::Display for TenantName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
 
 /// `[tenants.NAME]`: what one tenant may use of this node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -21,17 +21,17 @@ use crate::support::need_mount;
 use crate::world::{World, capability, eventually, publish_request, stage_request, text};
 
 /// The directory of a class below the shared file system, as its parameter names it.
-const CLASS: &str = "checkpoints";
+pub(crate) const CLASS: &str = "checkpoints";
 
 /// A world with the directory of a class.
-fn world() -> (World, PathBuf) {
+pub(crate) fn world() -> (World, PathBuf) {
     let world = World::new();
     let class = world.shared().join(CLASS);
     fs::create_dir(&class).unwrap();
     (world, class)
 }
 
-fn request(name: &str) -> CreateVolumeRequest {
+pub(crate) fn request(name: &str) -> CreateVolumeRequest {
     CreateVolumeRequest {
         name: name.to_owned(),
         volume_capabilities: vec![capability(Mode::MultiNodeMultiWriter)],
@@ -40,7 +40,7 @@ fn request(name: &str) -> CreateVolumeRequest {
     }
 }
 
-fn create(world: &World, name: &str) -> Result<Volume, Status> {
+pub(crate) fn create(world: &World, name: &str) -> Result<Volume, Status> {
     let mut controller = world.controller();
     let made = world
         .runtime
@@ -48,7 +48,7 @@ fn create(world: &World, name: &str) -> Result<Volume, Status> {
     Ok(made?.into_inner().volume.unwrap())
 }
 
-fn delete(world: &World, volume: &str) -> Result<(), Status> {
+pub(crate) fn delete(world: &World, volume: &str) -> Result<(), Status> {
     let mut controller = world.controller();
     let request = DeleteVolumeRequest {
         volume_id: volume.to_owned(),
@@ -58,7 +58,11 @@ fn delete(world: &World, volume: &str) -> Result<(), Status> {
     deleted.map(drop)
 }
 
-fn stats(world: &World, volume: &str, at: &Path) -> Result<NodeGetVolumeStatsResponse, Status> {
+pub(crate) fn stats(
+    world: &World,
+    volume: &str,
+    at: &Path,
+) -> Result<NodeGetVolumeStatsResponse, Status> {
     let request = NodeGetVolumeStatsRequest {
         volume_id: volume.to_owned(),
         volume_path: text(at),
@@ -72,7 +76,7 @@ fn stats(world: &World, volume: &str, at: &Path) -> Result<NodeGetVolumeStatsRes
 }
 
 /// A pod's wish to write the volume.
-fn writer(stage: &NodeStageVolumeRequest, target: &Path) -> NodePublishVolumeRequest {
+pub(crate) fn writer(stage: &NodeStageVolumeRequest, target: &Path) -> NodePublishVolumeRequest {
     NodePublishVolumeRequest {
         readonly: false,
         ..publish_request(stage, target)
@@ -80,14 +84,14 @@ fn writer(stage: &NodeStageVolumeRequest, target: &Path) -> NodePublishVolumeReq
 }
 
 /// The directories of a class's volumes.
-fn volumes(class: &Path) -> Vec<PathBuf> {
+pub(crate) fn volumes(class: &Path) -> Vec<PathBuf> {
     let listed = fs::read_dir(class.join("terrace-volumes/volumes")).unwrap();
     listed.map(|entry| entry.unwrap().path()).collect()
 }
 
 /// Waits until nothing of any volume is left below the directory of a class.
 pub(crate) fn assert_empty(class: &Path) {
-    for part in ["volumes", "making", "trash"] {
+    for part in ["volumes", ".terrace/making", ".terrace/trash"] {
         let directory = class.join("terrace-volumes").join(part);
         eventually(&format!("{part} is empty"), || {
             fs::read_dir(&directory).unwrap().count() == 0

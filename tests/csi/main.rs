@@ -2,7 +2,8 @@
 //!
 //! `sanity` is the judgement of the programs that others wrote, `wire` the comparison of our copy of the
 //! interface with theirs, `life` what a kubelet does, `faults` what must not matter, `security` what must
-//! not be possible, `directories` all of it for volumes that are written.
+//! not be possible, `directories` all of it for volumes that are written, `limits` what these may take, and
+//! `levels` how durable they are and whom they are charged to.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -22,7 +23,9 @@ mod support;
 
 mod directories;
 mod faults;
+mod levels;
 mod life;
+mod limits;
 mod sanity;
 mod security;
 mod wire;

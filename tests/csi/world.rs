@@ -31,6 +31,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(100);
 /// Files of the dataset, by name.
 pub(crate) const FILES: [(&str, usize); 3] = [("a.bin", 100_000), ("b.bin", 1), ("c.bin", 1 << 20)];
 
+/// The one tenant that the node knows.
+pub(crate) const TENANT: &str = "vision";
+
 pub(crate) struct World {
     pub(crate) runtime: Runtime,
     pub(crate) served: Served,
@@ -332,8 +335,10 @@ fn spawn(mut command: Command, log: &Path) -> Child {
 }
 
 fn spawn_keeper(node: &Node) -> Child {
-    let hot = node.hot();
-    let keeper = node.command(&["keeper", "--stay", "--hot", hot.to_str().unwrap()]);
+    let config = node.scratch("config").join("terrace.toml");
+    fs::write(&config, format!("[tenants.{TENANT}]\n")).unwrap();
+    let (config, hot) = (text(&config), text(&node.hot()));
+    let keeper = node.command(&["--config", &config, "keeper", "--stay", "--hot", &hot]);
     spawn(keeper, &node.scratch("logs").join("keeper"))
 }
 

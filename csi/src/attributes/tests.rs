@@ -30,8 +30,14 @@ fn reads_every_kind() {
     );
     assert_eq!((dataset.warm, dataset.pin), (WarmUp::Full, true));
     assert_eq!(dataset.mode, PublishMode::Auto);
-    let directory = parse(&[("directory", "home/alice"), ("durability", "cold")]).unwrap();
-    assert_eq!(directory.durability, Durability::Cold);
+    let directory = parse(&[
+        ("directory", "home/alice"),
+        ("durability", "local"),
+        ("tenant", "vision-2"),
+    ])
+    .unwrap();
+    assert_eq!(directory.durability.rules(), ["fsync=local"]);
+    assert_eq!(directory.tenant.unwrap().as_str(), "vision-2");
     let VolumeSource::Directory(path) = directory.source else {
         panic!("not a directory")
     };
@@ -49,7 +55,7 @@ fn reads_every_kind() {
     let scratch = parse(&[("scratch", "true")]).unwrap();
     assert_eq!(
         (scratch.source, scratch.durability),
-        (VolumeSource::Scratch, Durability::Shared)
+        (VolumeSource::Scratch, Durability::default())
     );
 }
 
@@ -69,7 +75,18 @@ fn wants_exactly_one_kind() {
 fn refuses_what_it_does_not_know() {
     for pairs in [
         [("dataset", "a.b"), ("cache-dir", "/etc")],
-        [("dataset", "a.b"), ("durability", "cold")],
+        [("dataset", "a.b"), ("durability", "local")],
+        [("model", "a/b"), ("durability", "shared")],
+        [("directory", "home/a"), ("durability", "cold")],
+        [
+            ("directory", "home/a"),
+            ("durability", "fsync=local;x/**:close=cold"),
+        ],
+        [("directory", "home/a"), ("durability", "fsync=local;")],
+        [("directory", "home/a"), ("durability", "")],
+        [("directory", "home/a"), ("tenant", "Vision")],
+        [("directory", "home/a"), ("tenant", "a/b")],
+        [("scratch", "true"), ("tenant", "vision")],
         [("dataset", "a.b"), ("pin", "yes")],
         [("scratch", "true"), ("warm", "full")],
         [("scratch", "true"), ("mode", "native")],
@@ -81,6 +98,20 @@ fn refuses_what_it_does_not_know() {
     }
     assert!(parse(&[("scratch", "false")]).is_err());
     assert!(parse(&[("dataset", "a.b"), ("csi.storage.k8s.io/ephemeral", "true")]).is_ok());
+}
+
+// The rules of a volume are what its mount is asked for: one that is lost on the way is a promise less.
+#[test]
+fn rules_of_durability_come_apart_at_semicolons() {
+    let text = "ckpt/**:fsync=local,close=local; fsync=shared";
+    let directory = parse(&[("directory", "home/a"), ("durability", text)]).unwrap();
+    assert_eq!(directory.durability.as_str(), text);
+    assert_eq!(
+        directory.durability.rules(),
+        ["ckpt/**:fsync=local,close=local", "fsync=shared"]
+    );
+    let usual = parse(&[("directory", "home/a")]).unwrap().durability;
+    assert_eq!((usual.as_str(), usual.rules()), ("shared", Vec::new()));
 }
 
 // A directory attribute becomes a path of the shared file system: one tenant's must never reach another's.

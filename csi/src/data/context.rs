@@ -11,7 +11,9 @@
 //! pin         true|false
 //!
 //! directory   file:///mnt/pfs/... the directory of a volume that is written
-//! durability  local|shared|cold
+//! durability  local|shared|rules
+//!
+//! tenant      vision              whose budgets the mounts use, of either; absent: nobody's
 //! ```
 //!
 //! A volume that a person wrote (a static PersistentVolume, an inline volume) has the attributes of a
@@ -27,7 +29,7 @@ use tonic::Status;
 use super::directory::DirectoryVolume;
 use super::{Kind, Shown};
 use crate::attributes::is_of_kubernetes;
-use crate::{PublishMode, VolumeRequest, VolumeSource, WarmUp};
+use crate::{PublishMode, TenantName, VolumeRequest, VolumeSource, WarmUp};
 
 /// One version of a dataset, resolved.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +60,8 @@ pub struct Plan {
     pub warm: WarmUp,
     /// Whether it is exempt from eviction.
     pub pin: bool,
+    /// Whose budgets its mounts use.
+    pub tenant: Option<TenantName>,
 }
 
 /// What the context of a volume says.
@@ -80,7 +84,7 @@ impl Plan {
     /// The context that says it.
     pub fn context(&self) -> BTreeMap<String, String> {
         let version = &self.version;
-        [
+        let always = [
             ("version", version.selector()),
             ("manifest", version.manifest.clone()),
             ("committed", version.committed_ms.to_string()),
@@ -89,9 +93,13 @@ impl Plan {
             ("mode", self.mode.as_str().to_owned()),
             ("warm", self.warm.as_str().to_owned()),
             ("pin", self.pin.to_string()),
-        ]
-        .map(|(key, value)| (key.to_owned(), value))
-        .into()
+        ];
+        let tenant = self
+            .tenant
+            .as_ref()
+            .map(|name| ("tenant", name.to_string()));
+        let all = always.into_iter().chain(tenant);
+        all.map(|(key, value)| (key.to_owned(), value)).collect()
     }
 
     /// What a request comes to, with the version that its selector means.
@@ -101,11 +109,20 @@ impl Plan {
             mode: request.mode,
             warm: request.warm,
             pin: request.pin,
+            tenant: request.tenant.clone(),
         }
     }
 }
 
 impl Context {
+    /// Whose budgets it names.
+    pub fn tenant(&self) -> Option<&TenantName> {
+        match self {
+            Self::Resolved(shown) => shown.tenant(),
+            Self::Named(request) => request.tenant.as_ref(),
+        }
+    }
+
     /// Reads the context of a volume; what is not understood is INVALID_ARGUMENT.
     pub fn parse(context: &HashMap<String, String>) -> Result<Self, Status> {
         let own: BTreeMap<String, String> = context
@@ -195,8 +212,6 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
     use super::*;
-    use crate::Durability;
-
     fn plan() -> Plan {
         Plan {
             version: Version {
@@ -210,6 +225,7 @@ mod tests {
             mode: PublishMode::Auto,
             warm: WarmUp::Full,
             pin: true,
+            tenant: Some("vision".parse().unwrap()),
         }
     }
 
@@ -230,7 +246,8 @@ mod tests {
         assert_eq!(Context::parse(&context).unwrap(), Context::Resolved(shown));
         let directory = DirectoryVolume {
             path: "file:///mnt/pfs/a".parse().unwrap(),
-            durability: Durability::Cold,
+            durability: "ckpt/**:fsync=local;fsync=shared".parse().unwrap(),
+            tenant: Some("vision".parse().unwrap()),
         };
         let context = directory.context().into_iter().collect();
         let shown = Shown::Directory(directory);
@@ -249,6 +266,7 @@ mod tests {
             ("files", "-1"),
             ("bytes", "many"),
             ("mode", "rw"),
+            ("tenant", "../vision"),
             ("endpoint", "http://169.254.169.254"),
         ] {
             let mut bad = good.clone();

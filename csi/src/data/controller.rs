@@ -5,8 +5,9 @@
 //! has moved on. Deleting a volume of a version deletes its record and never data; that of a directory
 //! removes what it made, see `directories.rs`.
 //!
-//! Sizes are promises about nothing: a version has the size that it has, and a volume of it is answered
-//! with the capacity that was asked for, because a claim is only bound to a volume that has it.
+//! The size of a version is a promise about nothing: it has the size that it has, and a volume of it is answered
+//! with the capacity that was asked for, because a claim is only bound to a volume that has it. The size of a
+//! directory is its limit. Both may grow, and neither shrinks.
 
 mod create;
 mod directories;
@@ -19,7 +20,8 @@ use tonic::{Code, Request, Response, Status};
 
 use directories::Sweeper;
 
-use super::{Bases, Catalog};
+use super::size::{Size, signed};
+use super::{Bases, Catalog, RulesCheck};
 use crate::capability::Usage;
 use crate::locks::Locks;
 use crate::wire::controller_server::Controller as Service;
@@ -27,6 +29,7 @@ use crate::wire::controller_service_capability::rpc::Type as Offered;
 use crate::wire::controller_service_capability::{Rpc, Type};
 use crate::wire::validate_volume_capabilities_response::Confirmed;
 use crate::wire::{
+    ControllerExpandVolumeRequest, ControllerExpandVolumeResponse,
     ControllerGetCapabilitiesRequest, ControllerGetCapabilitiesResponse,
     ControllerGetVolumeRequest, ControllerGetVolumeResponse, ControllerModifyVolumeRequest,
     ControllerModifyVolumeResponse, ControllerServiceCapability, CreateVolumeRequest,
@@ -37,13 +40,35 @@ use crate::wire::{
 use crate::{RecordState, Records, VolumeId, VolumeRecord};
 
 /// Calls that are served.
-const OFFERED: [Offered; 5] = [
+const OFFERED: [Offered; 6] = [
     Offered::CreateDeleteVolume,
     Offered::ListVolumes,
     Offered::GetVolume,
+    Offered::ExpandVolume,
     Offered::ModifyVolume,
     Offered::SingleNodeMultiWriter,
 ];
+
+/// What the service needs.
+pub struct Parts {
+    /// Who knows versions.
+    pub catalog: Arc<dyn Catalog>,
+    /// What was promised; no other controller changes it at the same time.
+    pub records: Arc<Records<VolumeRecord>>,
+    /// Operations under way.
+    pub locks: Locks,
+    /// Directories below which volumes are made.
+    pub bases: Bases,
+    /// Who judges rules of durability.
+    pub rules: RulesCheck,
+}
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut shown = f.debug_struct("Parts");
+        shown.field("bases", &self.bases).finish_non_exhaustive()
+    }
+}
 
 /// The service. Cheap to clone; removes the files of deleted directories while one of its clones lives.
 #[derive(Clone)]
@@ -52,6 +77,7 @@ pub struct Controller {
     records: Arc<Records<VolumeRecord>>,
     locks: Locks,
     bases: Bases,
+    rules: RulesCheck,
     sweeper: Arc<Sweeper>,
 }
 
@@ -63,21 +89,22 @@ impl std::fmt::Debug for Controller {
 }
 
 impl Controller {
-    /// Answers from `records`, which no other controller changes at the same time; makes directories of
-    /// volumes below `bases`. In a tokio runtime.
-    pub fn new(
-        catalog: Arc<dyn Catalog>,
-        records: Records<VolumeRecord>,
-        locks: Locks,
-        bases: Bases,
-    ) -> Self {
-        let records = Arc::new(records);
+    /// Serves the volumes of a cluster. In a tokio runtime.
+    pub fn new(parts: Parts) -> Self {
+        let Parts {
+            catalog,
+            records,
+            locks,
+            bases,
+            rules,
+        } = parts;
         Self {
             catalog,
             sweeper: Arc::new(Sweeper::new(&records, &locks, &bases)),
             records,
             locks,
             bases,
+            rules,
         }
     }
 
@@ -114,7 +141,7 @@ fn unknown(id: &str) -> Status {
 
 fn volume(record: VolumeRecord) -> Volume {
     Volume {
-        capacity_bytes: i64::try_from(record.size).unwrap_or(i64::MAX),
+        capacity_bytes: signed(record.size),
         volume_id: record.id.to_string(),
         volume_context: record.context.into_iter().collect(),
         content_source: None,
@@ -203,6 +230,27 @@ impl Service for Controller {
         Ok(Response::new(ControllerGetVolumeResponse {
             volume: Some(volume(record)),
             status: Some(controller_get_volume_response::VolumeStatus::default()),
+        }))
+    }
+
+    async fn controller_expand_volume(
+        &self,
+        request: Request<ControllerExpandVolumeRequest>,
+    ) -> Result<Response<ControllerExpandVolumeResponse>, Status> {
+        let request = request.into_inner();
+        named(&request.volume_id)?;
+        if request.capacity_range.is_none() {
+            return Err(Status::invalid_argument("the request names no size"));
+        }
+        let size = Size::parse(request.capacity_range.as_ref())?;
+        let id = self.known(&request.volume_id)?.id;
+        let (controller, volume) = (self.clone(), id.clone());
+        let work = async move { directories::grow(&controller, volume, size).await };
+        let bytes = self.locks.run(id.as_str(), work).await?;
+        Ok(Response::new(ControllerExpandVolumeResponse {
+            capacity_bytes: signed(bytes),
+            // Its nodes follow the limit by themselves.
+            node_expansion_required: false,
         }))
     }
 

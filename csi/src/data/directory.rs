@@ -26,10 +26,10 @@ use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::sys::stat::{Mode, fchmod, fstat};
 use nix::unistd::{Gid, fchown};
 
-pub use class::{ClassDirectory, volume_of_class};
-pub use error::DirectoryError;
+pub use class::{ClassDirectory, SpaceOf, Wanted, volume_of_class};
+pub use error::{DirectoryError, SpaceRefusal};
 
-use crate::{AttributeError, DirectoryPath, Durability, VolumeRequest};
+use crate::{AttributeError, DirectoryPath, Durability, TenantName, VolumeId, VolumeRequest};
 
 /// Bits that a volume of a group has besides its own: the group may do everything, and what is made in it
 /// belongs to the group, too.
@@ -46,6 +46,8 @@ pub struct DirectoryVolume {
     pub path: DirectoryPath,
     /// What has happened to written data before the write is acknowledged.
     pub durability: Durability,
+    /// Whose budgets its mounts use.
+    pub tenant: Option<TenantName>,
 }
 
 /// A directory that was found below its base.
@@ -131,6 +133,26 @@ impl Bases {
         self.find(path)
     }
 
+    /// Raises the limit of a volume that the driver made, by its path; see [`ClassDirectory::grow`]. `false`: a
+    /// person made the directory, and nobody here limits it. Blocks.
+    ///
+    /// Errors: those of [`Bases::find`] and [`ClassDirectory::grow`].
+    pub fn grow(
+        &self,
+        path: &DirectoryPath,
+        id: &VolumeId,
+        bytes: u64,
+    ) -> Result<bool, DirectoryError> {
+        let volume = self.resolve(path)?;
+        let Some(class) = class::class_of_volume(&volume) else {
+            return Ok(false);
+        };
+        let class = format!("file://{}", class.display()).parse();
+        let class = class.map_err(|_| DirectoryError::Outside(path.clone()))?;
+        ClassDirectory::open(&self.find(&class)?)?.grow(id, bytes)?;
+        Ok(true)
+    }
+
     /// The base of a path, and the path below it.
     fn split(&self, path: &DirectoryPath) -> Result<(&Path, PathBuf), DirectoryError> {
         if self.0.is_empty() {
@@ -161,6 +183,13 @@ impl Place {
         &self.path
     }
 
+    /// Which space it is; `None`: it has no limit of ours. Blocks.
+    ///
+    /// Errors: `Space`.
+    pub fn space(&self) -> Result<Option<SpaceOf>, DirectoryError> {
+        class::space_of(self)
+    }
+
     /// Gives the directory itself, and what will be made in it, to a group. What is in it stays as it is.
     ///
     /// Errors: `Io`, `Denied`.
@@ -181,26 +210,29 @@ impl DirectoryVolume {
     pub fn of(request: &VolumeRequest, path: DirectoryPath) -> Self {
         Self {
             path,
-            durability: request.durability,
+            durability: request.durability.clone(),
+            tenant: request.tenant.clone(),
         }
     }
 
     /// The context that says it.
     pub fn context(&self) -> BTreeMap<String, String> {
-        [
+        let always = [
             ("directory", self.path.as_str()),
             ("durability", self.durability.as_str()),
-        ]
-        .map(|(key, value)| (key.to_owned(), value.to_owned()))
-        .into()
+        ];
+        let tenant = self.tenant.as_ref().map(|name| ("tenant", name.as_str()));
+        let all = always.into_iter().chain(tenant);
+        all.map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .collect()
     }
 
-    /// The volume that lies at an absolute path.
+    /// What a request comes to for the volume that lies at an absolute path.
     ///
     /// Errors: the path has other characters than a volume's may have.
-    pub fn at(path: &Path, durability: Durability) -> Result<Self, AttributeError> {
+    pub fn at(path: &Path, request: &VolumeRequest) -> Result<Self, AttributeError> {
         let path = format!("file://{}", path.display()).parse()?;
-        Ok(Self { path, durability })
+        Ok(Self::of(request, path))
     }
 
     /// Whether the driver made the directory: it may change its group.

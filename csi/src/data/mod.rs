@@ -20,11 +20,12 @@ pub mod context;
 pub mod controller;
 pub mod directory;
 pub mod node;
+mod size;
 
 pub use context::{Context, Plan, Version};
-pub use directory::{Bases, DirectoryVolume};
+pub use directory::{Bases, DirectoryVolume, SpaceOf};
 
-use crate::{Durability, Secrets};
+use crate::{Durability, Secrets, TenantName};
 use terrace_catalog::Selector;
 
 /// Name of the driver.
@@ -60,6 +61,10 @@ impl From<Failure> for Status {
         }
     }
 }
+
+/// Judges rules of durability, as [`Durability::rules`] has them: who keeps them is not in this crate. The error
+/// is one line.
+pub type RulesCheck = fn(&[String]) -> Result<(), String>;
 
 /// Which kind of dataset a volume names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +111,8 @@ pub enum Mounted {
         root: PathBuf,
         /// What has happened to written data before the write is acknowledged.
         durability: Durability,
+        /// The space that it is, whose limit holds.
+        space: Option<SpaceOf>,
     },
 }
 
@@ -122,11 +129,21 @@ pub struct MountRequest {
     pub group: Option<u32>,
     /// Readahead in KiB, when it is not to be the usual one.
     pub read_ahead_kb: Option<u32>,
+    /// Whose budgets it uses.
+    pub tenant: Option<TenantName>,
     /// Who asks.
     pub secrets: Secrets,
 }
 
 impl Shown {
+    /// Whose budgets its mounts use.
+    pub fn tenant(&self) -> Option<&TenantName> {
+        match self {
+            Self::Version(plan) => plan.tenant.as_ref(),
+            Self::Directory(directory) => directory.tenant.as_ref(),
+        }
+    }
+
     /// The context that says it.
     pub fn context(&self) -> BTreeMap<String, String> {
         match self {
@@ -151,7 +168,8 @@ pub trait Daemon: Send + Sync + 'static {
     /// Mounts; returns when the mount answers.
     async fn mount(&self, request: MountRequest) -> Result<(), Failure>;
 
-    /// Removes a mount. One that nobody holds is removed already.
+    /// Removes a mount. One that nobody holds is removed already. What was written to a directory is on the
+    /// node's disk before, at the least; what of it is not in the directory yet is told in the log.
     async fn unmount(&self, at: &Path) -> Result<(), Failure>;
 
     /// Whether somebody holds a mount there. An answer means that it lives, however slow it is.

@@ -17,12 +17,13 @@
 //!
 //! Lock order: the volume's name ([`Locks`]), for a whole operation; nothing below it.
 
+mod expand;
 mod publish;
 mod stage;
 mod staged;
 mod stats;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,24 +31,27 @@ use tonic::{Request, Response, Status};
 
 pub use staged::Staged;
 
+use super::size::signed;
 use super::{Bases, Catalog, Daemon, NAME};
 use crate::locks::Locks;
 use crate::wire::node_server::Node as Service;
 use crate::wire::node_service_capability::rpc::Type as Offered;
 use crate::wire::node_service_capability::{Rpc, Type};
 use crate::wire::{
-    NodeGetCapabilitiesRequest, NodeGetCapabilitiesResponse, NodeGetInfoRequest,
-    NodeGetInfoResponse, NodeGetVolumeStatsRequest, NodeGetVolumeStatsResponse,
-    NodePublishVolumeRequest, NodePublishVolumeResponse, NodeServiceCapability,
-    NodeStageVolumeRequest, NodeStageVolumeResponse, NodeUnpublishVolumeRequest,
-    NodeUnpublishVolumeResponse, NodeUnstageVolumeRequest, NodeUnstageVolumeResponse,
+    NodeExpandVolumeRequest, NodeExpandVolumeResponse, NodeGetCapabilitiesRequest,
+    NodeGetCapabilitiesResponse, NodeGetInfoRequest, NodeGetInfoResponse,
+    NodeGetVolumeStatsRequest, NodeGetVolumeStatsResponse, NodePublishVolumeRequest,
+    NodePublishVolumeResponse, NodeServiceCapability, NodeStageVolumeRequest,
+    NodeStageVolumeResponse, NodeUnpublishVolumeRequest, NodeUnpublishVolumeResponse,
+    NodeUnstageVolumeRequest, NodeUnstageVolumeResponse,
 };
 use crate::{Kubelet, Records, VolumeId};
 
 /// Calls that are served.
-const OFFERED: [Offered; 4] = [
+const OFFERED: [Offered; 5] = [
     Offered::StageUnstageVolume,
     Offered::GetVolumeStats,
+    Offered::ExpandVolume,
     Offered::SingleNodeMultiWriter,
     Offered::VolumeMountGroup,
 ];
@@ -77,7 +81,7 @@ pub struct Parts {
     /// Below which every path lies.
     pub kubelet: Kubelet,
     /// What is staged on this node.
-    pub records: Records<Staged>,
+    pub records: Arc<Records<Staged>>,
     /// Operations under way.
     pub locks: Locks,
     /// Questions to mounts under way, which are no operations.
@@ -115,6 +119,22 @@ impl Node {
         Ok(self.0.records.get(id)?)
     }
 
+    /// The volume that a request about its use names, by id and by a path where it is.
+    ///
+    /// Errors: INVALID_ARGUMENT without one of them, NOT_FOUND when it is not there.
+    fn used(&self, id: &str, at: &str) -> Result<(Staged, PathBuf), Status> {
+        if id.is_empty() {
+            return Err(Status::invalid_argument("the request names no volume"));
+        }
+        let at = path(at, "volume path")?.to_owned();
+        let id: VolumeId = id.parse().map_err(|_| not_here())?;
+        let staged = self.staged(&id)?.ok_or_else(not_here)?;
+        if *staged.path() != at && !staged.targets().contains_key(&at) {
+            return Err(not_here());
+        }
+        Ok((staged, at))
+    }
+
     /// Does something with mounts or records beside the runtime's threads.
     async fn off<T: Send + 'static>(
         &self,
@@ -139,6 +159,10 @@ fn id(text: &str) -> Result<VolumeId, Status> {
     }
     text.parse()
         .map_err(|why: crate::VolumeIdError| Status::invalid_argument(why.to_string()))
+}
+
+fn not_here() -> Status {
+    Status::not_found("the volume is not on this node, or not at that path")
 }
 
 /// Refuses an absent path.
@@ -197,6 +221,16 @@ impl Service for Node {
         Ok(Response::new(stats))
     }
 
+    async fn node_expand_volume(
+        &self,
+        request: Request<NodeExpandVolumeRequest>,
+    ) -> Result<Response<NodeExpandVolumeResponse>, Status> {
+        let bytes = expand::expand(self, request.into_inner()).await?;
+        Ok(Response::new(NodeExpandVolumeResponse {
+            capacity_bytes: signed(bytes),
+        }))
+    }
+
     async fn node_get_capabilities(
         &self,
         _: Request<NodeGetCapabilitiesRequest>,
@@ -224,7 +258,7 @@ impl Service for Node {
 }
 
 /// Where an inline volume is staged.
-fn inline_path(parts: &Parts, id: &VolumeId) -> std::path::PathBuf {
+fn inline_path(parts: &Parts, id: &VolumeId) -> PathBuf {
     let inline = parts
         .kubelet
         .root()

@@ -52,7 +52,7 @@ pub(crate) fn remove_tree(at: &Path) -> Result<(), ScratchError> {
 
 /// Removes the directory `name` of `parent` with everything below, as [`remove_tree`] does; ENOENT when
 /// there is none.
-pub(crate) fn remove_below(parent: &OwnedFd, name: &OsStr) -> Result<(), Errno> {
+fn remove_below(parent: &OwnedFd, name: &OsStr) -> Result<(), Errno> {
     let mut removal = Removal {
         top: parent,
         name,

@@ -35,28 +35,40 @@ fn refused(base: &Path, why: impl Into<String>) -> SpaceError {
 /// The base directory as a path without links, which holds spaces already.
 pub(super) fn find(base: &Path) -> Result<PathBuf, SpaceError> {
     let base = resolve(base)?;
-    let marker = private(&base).join(MARKER);
+    check(&base)?;
+    Ok(base)
+}
+
+/// As [`find`], and makes what belongs inside.
+pub(super) fn adopt(base: &Path) -> Result<PathBuf, SpaceError> {
+    let base = resolve(base)?;
+    fill(&base)?;
+    Ok(base)
+}
+
+/// Whether a directory holds spaces already. The path is used as it is.
+fn check(base: &Path) -> Result<(), SpaceError> {
+    let marker = private(base).join(MARKER);
     match fs::read_to_string(&marker) {
-        Ok(text) if text == TEXT => Ok(base),
+        Ok(text) if text == TEXT => Ok(()),
         Ok(_) => Err(refused(
-            &base,
+            base,
             "its spaces are of another version of terrace",
         )),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(refused(
-            &base,
+            base,
             "it has no volumes yet; make one with terrace volume create",
         )),
         Err(error) => Err(ScratchError::io("read", &marker)(error).into()),
     }
 }
 
-/// As [`find`], and makes what belongs inside.
-pub(super) fn adopt(base: &Path) -> Result<PathBuf, SpaceError> {
-    let base = resolve(base)?;
-    let inner = private(&base);
+/// Makes what belongs inside of a base directory. The path is used as it is.
+pub(super) fn fill(base: &Path) -> Result<(), SpaceError> {
+    let inner = private(base);
     ensure(&inner, 0o700)?;
     if fs::metadata(&inner).is_ok_and(|found| found.uid() != nix::unistd::geteuid().as_raw()) {
-        return Err(refused(&base, ".terrace in it belongs to another user"));
+        return Err(refused(base, ".terrace in it belongs to another user"));
     }
     for name in INSIDE {
         ensure(&inner.join(name), 0o700)?;
@@ -73,7 +85,7 @@ pub(super) fn adopt(base: &Path) -> Result<PathBuf, SpaceError> {
         });
         written.map_err(ScratchError::io("write", &marker))?;
     }
-    find(&base)
+    check(base)
 }
 
 /// The directory of a kind of spaces; made when absent. Everybody may pass through it, nobody may list

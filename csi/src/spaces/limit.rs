@@ -4,6 +4,7 @@
 //! charged to nobody. Numbers lie in a range of their own, beside those of scratch volumes.
 
 use std::fs::File;
+use std::io;
 use std::ops::RangeInclusive;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -30,6 +31,13 @@ impl Projects {
         let file = File::open(base).map_err(ScratchError::io("open", base))?;
         let ids = Ids::new(private, PROJECT_IDS);
         Ok(quotactl::enforces(file.as_fd()).then_some(Self { base: file, ids }))
+    }
+
+    /// Whether the kernel lets this process look at projects and limit them (CAP_SYS_ADMIN). What else may
+    /// go wrong is told by who limits one.
+    pub(super) fn may_limit(&self) -> bool {
+        let asked = quotactl::project(self.base.as_fd(), *PROJECT_IDS.start());
+        !asked.is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
     }
 
     /// The number of a space: the one that it has, or one that nobody is charged for.

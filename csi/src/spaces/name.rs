@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! name  = kind "/" word
-//! kind  = "home" | "project"
-//! word  = [a-z0-9_] [a-z0-9_.-]{0,63}     without ".."
+//! kind  = "home" | "project" | "volumes"
+//! word  = [a-z0-9_] [a-z0-9_.-]{0,63}     without ".."; of "volumes" 32 hexadecimal digits
 //! ```
 
 use std::fmt;
@@ -11,6 +11,8 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+
+use crate::VolumeId;
 
 /// Longest word: users' names are shorter.
 const WORD_MAX: usize = 64;
@@ -22,6 +24,9 @@ pub enum SpaceKind {
     Home,
     /// A group's: mode 2770, so that what is made in it is the group's too.
     Project,
+    /// A volume's of Kubernetes, named by the hash of its id: mode 0777, as in an `emptyDir`. Who may enter
+    /// is decided by who gets it mounted: its base is closed (0700).
+    Volume,
 }
 
 /// A text is not the name of a space.
@@ -46,6 +51,7 @@ impl SpaceKind {
         match self {
             Self::Home => "home",
             Self::Project => "project",
+            Self::Volume => "volumes",
         }
     }
 
@@ -54,11 +60,20 @@ impl SpaceKind {
         match self {
             Self::Home => 0o700,
             Self::Project => 0o2770,
+            Self::Volume => 0o777,
         }
     }
 }
 
 impl SpaceName {
+    /// The space of a volume of Kubernetes.
+    pub fn of_volume(id: &VolumeId) -> Self {
+        Self {
+            kind: SpaceKind::Volume,
+            word: Arc::from(id.hash()),
+        }
+    }
+
     /// Whose it is.
     pub fn kind(&self) -> SpaceKind {
         self.kind
@@ -79,13 +94,15 @@ impl FromStr for SpaceName {
         let kind = match kind {
             "home" => SpaceKind::Home,
             "project" => SpaceKind::Project,
+            "volumes" => SpaceKind::Volume,
             _ => return Err(refused()),
         };
         let first = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
         let good = word.len() <= WORD_MAX
             && word.bytes().next().is_some_and(first)
             && word.bytes().all(|b| first(b) || matches!(b, b'.' | b'-'))
-            && !word.contains("..");
+            && !word.contains("..")
+            && (kind != SpaceKind::Volume || VolumeId::is_hash(word.as_bytes()));
         if !good {
             return Err(refused());
         }
@@ -133,6 +150,7 @@ mod tests {
             "home/a.b_c",
             "home/_x",
             "home/7",
+            "volumes/0123456789abcdef0123456789abcdef",
         ] {
             assert_eq!(good.parse::<SpaceName>().unwrap().to_string(), good);
         }
@@ -146,6 +164,7 @@ mod tests {
             "home/..",
             "home/../x",
             "home/a/b",
+            "volumes/alice",
             "home//a",
             "home/.a",
             "home/-a",

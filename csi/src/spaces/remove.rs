@@ -1,4 +1,5 @@
-//! Deleting a space in two steps that are days apart: into the trash, and away.
+//! Deleting a space in two steps that are days apart: into the trash, and away. Volumes of Kubernetes take both
+//! at once, from whatever a kill has left of them.
 
 use std::fs;
 
@@ -44,6 +45,48 @@ impl Spaces {
         self.to_trash(&record)?;
         self.step("delete: in the trash");
         Ok(record)
+    }
+
+    /// Takes a space away from everybody, whatever there is of it, also what was being made and what has no
+    /// record (made by a version without limits); its files go with [`Spaces::empty`]. Again is no error.
+    ///
+    /// Errors: `Exchanged`, `Busy`, those of the file system.
+    pub fn withdraw(&self, name: &SpaceName, now: u64) -> Result<(), SpaceError> {
+        let id = Self::id(name);
+        {
+            let _held = self.hold(name, &id)?;
+            let found = self.records.get(&id)?;
+            let begun = found.filter(|record| record.state == RecordState::Making);
+            if let Some(record) = begun {
+                self.finish(record)?;
+            }
+            remove_tree(&self.making(&id))?;
+            if self.records.get(&id)?.is_none() {
+                return self.without_record(name);
+            }
+        }
+        self.delete(name, now).map(drop)
+    }
+
+    fn without_record(&self, name: &SpaceName) -> Result<(), SpaceError> {
+        let (at, trash) = (self.path(name), self.trash(&Self::id(name)));
+        if fs::symlink_metadata(&at).is_ok_and(|found| found.is_dir()) {
+            // Of an earlier volume of that name, and withdrawn as well.
+            remove_tree(&trash)?;
+            rename_durably(&at, &trash)?;
+        }
+        Ok(())
+    }
+
+    /// Removes the files, limit and records of a space that was withdrawn, for ever. Again is no error.
+    ///
+    /// Errors: `Busy`, those of the file system; what can be removed is.
+    pub fn empty(&self, name: &SpaceName) -> Result<(), SpaceError> {
+        let id = Self::id(name);
+        match self.records.get(&id)? {
+            Some(record) => self.purge_one(&record, u64::MAX),
+            None => Ok(remove_tree(&self.trash(&id))?),
+        }
     }
 
     /// Brings a space back from the trash.

@@ -1,6 +1,7 @@
 //! The spaces of one base directory: make, find, list, limit.
 
 use std::fs::{self, File};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -8,7 +9,7 @@ use nix::fcntl::AtFlags;
 use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::{Gid, Uid, fchownat};
 
-use super::base::{adopt, directory_of, find, private};
+use super::base::{adopt, directory_of, fill, find, private};
 use super::error::SpaceError;
 use super::limit::Projects;
 use super::name::SpaceName;
@@ -43,6 +44,8 @@ pub struct Spaces {
     pub(super) usages: Records<SpaceUsage>,
     locks: Locks,
     step: fn(&'static str),
+    /// What `base` names, where it is a descriptor's path.
+    _held: Option<OwnedFd>,
 }
 
 impl Spaces {
@@ -50,15 +53,23 @@ impl Spaces {
     ///
     /// Errors: `Base` when it has none, or is of another version.
     pub fn open(base: &Path) -> Result<Self, SpaceError> {
-        Self::at(find(base)?)
+        Self::at(find(base)?, None)
     }
 
     /// Opens a base directory and makes it one when it is none.
     pub fn adopt(base: &Path) -> Result<Self, SpaceError> {
-        Self::at(adopt(base)?)
+        Self::at(adopt(base)?, None)
     }
 
-    fn at(base: PathBuf) -> Result<Self, SpaceError> {
+    /// As [`Spaces::adopt`], of a directory that the caller has found: whatever happens to the names above
+    /// it meanwhile, nothing outside of it is made or removed.
+    pub fn beneath(directory: OwnedFd) -> Result<Self, SpaceError> {
+        let base = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()));
+        fill(&base)?;
+        Self::at(base, Some(directory))
+    }
+
+    fn at(base: PathBuf, held: Option<OwnedFd>) -> Result<Self, SpaceError> {
         let records = private(&base).join("records");
         Ok(Self {
             records: Records::open(&records)?,
@@ -66,6 +77,7 @@ impl Spaces {
             locks: Locks::new(&private(&base)),
             base,
             step: |_| {},
+            _held: held,
         })
     }
 
@@ -143,6 +155,11 @@ impl Spaces {
         Ok((record, at))
     }
 
+    /// The base directory, as paths in errors name it.
+    pub fn base(&self) -> &Path {
+        &self.base
+    }
+
     /// Every space, also those in the trash, by name.
     pub fn list(&self) -> Result<Vec<SpaceRecord>, SpaceError> {
         let mut all = self.records.list()?;
@@ -204,7 +221,7 @@ impl Spaces {
         private(&self.base).join("trash").join(id.hash())
     }
 
-    fn making(&self, id: &VolumeId) -> PathBuf {
+    pub(super) fn making(&self, id: &VolumeId) -> PathBuf {
         private(&self.base).join("making").join(id.hash())
     }
 
@@ -253,7 +270,9 @@ impl Spaces {
         remove_tree(&making)?;
         make_directory(&making, 0o700)?;
         (self.step)("create: directory");
-        let enforcer = match Projects::open(&self.base, &private(&self.base))? {
+        let projects = Projects::open(&self.base, &private(&self.base))?;
+        // Who may not limit projects leaves limits to the daemon, which keeps them everywhere.
+        let enforcer = match projects.filter(Projects::may_limit) {
             None => Enforcer::Daemon,
             Some(projects) => {
                 let number = {
@@ -304,7 +323,7 @@ impl Spaces {
     }
 
     /// Ends what [`Spaces::make`] began; `None` when nothing of it is there any more.
-    fn finish(&self, record: SpaceRecord) -> Result<Option<SpaceRecord>, SpaceError> {
+    pub(super) fn finish(&self, record: SpaceRecord) -> Result<Option<SpaceRecord>, SpaceError> {
         let (making, at) = (self.making(&record.id), self.place(&record.name)?);
         if self.check(&record, &at).is_err() {
             if self.check(&record, &making).is_err() {

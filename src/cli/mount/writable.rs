@@ -89,8 +89,7 @@ pub(super) fn space(
         .context("look at the directory of volumes")?;
     let spaces = Spaces::open(&base)?;
     let record = spaces.space(name)?;
-    let tenant = record.tenant.map(TenantName::try_from).transpose();
-    let tenant = tenant.map_err(anyhow::Error::msg)?;
+    let tenant = record.tenant.map(TenantName::try_from).transpose()?;
     let root = spaces.directory(name)?;
     let directory = DirectoryOptions {
         cold: cold(args, &root)?,

@@ -149,6 +149,9 @@ fn owner(name: &SpaceName, named: Option<&str>) -> Result<(u32, u32)> {
         (None, SpaceKind::Project) => {
             bail!("say whose it is: --owner USER:GROUP; its group may write in it")
         }
+        (None, SpaceKind::Volume) => {
+            bail!("say whose it is: --owner USER:GROUP; those of Kubernetes are root's")
+        }
     };
     let (user, group) = match named.split_once(':') {
         Some((user, group)) => (user, Some(group)),

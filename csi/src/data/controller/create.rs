@@ -9,8 +9,9 @@ use super::{Controller, directories, modify};
 use crate::capability::Usage;
 use crate::data::Plan;
 use crate::data::context::selector;
+use crate::data::size::Size;
 use crate::secrets::Secrets;
-use crate::wire::{CapacityRange, CreateVolumeRequest};
+use crate::wire::CreateVolumeRequest;
 use crate::{RecordState, VolumeId, VolumeRecord, VolumeRequest, VolumeSource};
 
 /// Longest name in bytes: the limit of the interface for a string.
@@ -18,13 +19,6 @@ const NAME_MAX: usize = 128;
 
 /// First part of this driver's volume ids.
 const PREFIX: &str = "data";
-
-/// Bounds of a size; `most` is 0 when there is none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Size {
-    least: u64,
-    most: u64,
-}
 
 /// Makes the volume of that name, or finds it.
 ///
@@ -50,11 +44,13 @@ pub(super) async fn create(
             "volumes of this driver are no copies of a volume or snapshot; leave dataSource out",
         ));
     }
-    let size = size(request.capacity_range.as_ref())?;
+    let size = Size::parse(request.capacity_range.as_ref())?;
     let secrets = Secrets::parse(&request.secrets)?;
     let mutable = sorted(&request.mutable_parameters);
     let parameters = sorted(&request.parameters);
     let wanted = modify::merged(&parameters, &mutable)?;
+    (controller.rules)(&wanted.durability.rules())
+        .map_err(|why| Status::invalid_argument(format!("durability: {why}")))?;
     let id = VolumeId::of_name(PREFIX, &request.name)
         .map_err(|why| Status::internal(why.to_string()))?;
     let key = id.to_string();
@@ -82,7 +78,7 @@ async fn make(
     secrets: &Secrets,
 ) -> Result<VolumeRecord, Status> {
     if let VolumeSource::Directory(path) = &wanted.source {
-        return directories::make(controller, asked, size, path, wanted.durability).await;
+        return directories::make(controller, asked, size, path, wanted).await;
     }
     if let Some(there) = controller.records.get(&asked.id)? {
         return same(there, &asked, size);
@@ -109,8 +105,7 @@ pub(super) fn same(
     asked: &VolumeRecord,
     size: Size,
 ) -> Result<VolumeRecord, Status> {
-    let fits = there.size >= size.least && (size.most == 0 || there.size <= size.most);
-    let doubt = if fits {
+    let doubt = if size.fits(there.size) {
         (there.parameters != asked.parameters).then(|| "its parameters are others".to_owned())
     } else {
         Some(format!("its size is {} bytes", there.size))
@@ -135,19 +130,4 @@ pub(super) fn conflict(
 
 pub(super) fn sorted(map: &HashMap<String, String>) -> BTreeMap<String, String> {
     map.iter().map(|(k, v)| (k.clone(), v.clone())).collect()
-}
-
-fn size(range: Option<&CapacityRange>) -> Result<Size, Status> {
-    let range = range.copied().unwrap_or_default();
-    let bytes = |bytes: i64| {
-        u64::try_from(bytes).map_err(|_| Status::out_of_range("a size cannot be negative"))
-    };
-    let size = Size {
-        least: bytes(range.required_bytes)?,
-        most: bytes(range.limit_bytes)?,
-    };
-    if size.most != 0 && size.least > size.most {
-        return Err(Status::out_of_range("the required size is above the limit"));
-    }
-    Ok(size)
 }

@@ -20,14 +20,12 @@ use tokio::task::JoinSet;
 use tonic::{Code, Status};
 
 use super::Controller;
-use super::create::{Size, same};
-use crate::data::directory::{ClassDirectory, volume_of_class};
+use super::create::same;
+use crate::data::directory::{ClassDirectory, Wanted, volume_of_class};
+use crate::data::size::Size;
 use crate::data::{Bases, DirectoryVolume};
 use crate::locks::Locks;
-use crate::{
-    DirectoryPath, Durability, RecordState, Records, VolumeId, VolumeRecord, VolumeRequest,
-    VolumeSource,
-};
+use crate::{DirectoryPath, RecordState, Records, VolumeId, VolumeRecord, VolumeRequest};
 
 /// Longest time between two looks for what is to be removed: what failed once is tried again.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
@@ -76,13 +74,10 @@ pub(super) async fn make(
     mut asked: VolumeRecord,
     size: Size,
     class: &DirectoryPath,
-    durability: Durability,
+    wanted: &VolumeRequest,
 ) -> Result<VolumeRecord, Status> {
-    let (records, bases, class) = (
-        Arc::clone(&controller.records),
-        controller.bases.clone(),
-        class.clone(),
-    );
+    let (records, bases) = (Arc::clone(&controller.records), controller.bases.clone());
+    let (class, wanted) = (class.clone(), wanted.clone());
     beside(move || {
         match records.get(&asked.id)? {
             Some(there) if there.state == RecordState::Ready => return same(there, &asked, size),
@@ -91,11 +86,15 @@ pub(super) async fn make(
             None => {}
         }
         let place = volume_of_class(&bases.resolve(&class)?, &asked.id);
-        asked.context = DirectoryVolume::at(&place, durability)?.context();
+        asked.context = DirectoryVolume::at(&place, &wanted)?.context();
         asked.state = RecordState::Making;
         let own = ClassDirectory::open(&bases.find(&class)?)?;
         records.put(&asked)?;
-        if let Err(error) = own.make(&asked.id) {
+        let limited = Wanted {
+            bytes: Some(asked.size).filter(|size| *size > 0),
+            tenant: wanted.tenant,
+        };
+        if let Err(error) = own.make(&asked.id, &limited) {
             // The first error is the one to tell; the sweep removes what there is.
             let deleting = |record: &mut VolumeRecord| record.state = RecordState::Deleting;
             let _ = records.update(&asked.id, deleting);
@@ -105,6 +104,28 @@ pub(super) async fn make(
         records.put(&asked)?;
         tracing::info!(volume = %asked.id, place = %place.display(), "volume made");
         Ok(asked)
+    })
+    .await
+}
+
+/// Makes a volume larger, if it is not as large already; its size. The size of a version is a promise about
+/// nothing, that of a directory its limit.
+///
+/// Errors: NOT_FOUND; OUT_OF_RANGE for a smaller one; those of the file system.
+pub(super) async fn grow(controller: &Controller, id: VolumeId, size: Size) -> Result<u64, Status> {
+    let owned = controller.clone();
+    beside(move || {
+        let record = owned.known(id.as_str())?;
+        let bytes = size.grown(record.size)?;
+        if let Some(class) = class_of(&record)? {
+            // The limit first: a size that is told holds.
+            ClassDirectory::open(&owned.bases.find(&class)?)?.grow(&id, bytes)?;
+        }
+        if bytes > record.size {
+            owned.records.update(&id, |record| record.size = bytes)?;
+            tracing::info!(volume = %id, bytes, "volume is larger now");
+        }
+        Ok(bytes)
     })
     .await
 }
@@ -131,12 +152,11 @@ pub(super) async fn delete(controller: &Controller, id: VolumeId) -> Result<bool
     .await
 }
 
-/// The directory of the class that a volume was made in; `None` for the volume of a version.
+/// The directory of the class that a volume was made in; `None` for the volume of a version. Whatever else its
+/// parameters were, it can be removed.
 fn class_of(record: &VolumeRecord) -> Result<Option<DirectoryPath>, Status> {
-    match VolumeRequest::parse(&record.parameters)?.source {
-        VolumeSource::Directory(path) => Ok(Some(path)),
-        VolumeSource::Dataset(_) | VolumeSource::Model(_) | VolumeSource::Scratch => Ok(None),
-    }
+    let named = record.parameters.get("directory");
+    Ok(named.map(|path| path.parse()).transpose()?)
 }
 
 /// Removes what a record names, then the record. The caller holds the name.

@@ -1,31 +1,33 @@
-//! The volumes of one StorageClass: made, found and removed below its directory.
+//! The volumes of one StorageClass: made, found, limited and removed below its directory.
 //!
 //! ```text
 //! <directory of the class>/
 //!   terrace-volumes/        0700: who may enter a volume is decided by who gets it mounted
 //!     volumes/<hash>        a volume; hash of its id; mode 0777
-//!     making/<hash>         being made: nobody has it
-//!     trash/<hash>          deleted: its files are being removed
+//!     .terrace/             records, limits, what is being made and what is being removed (spaces.rs)
 //! ```
 //!
-//! A volume appears under `volumes` by a rename, whole, and goes by a rename, at once; only the removal of
-//! its files takes time. Each step may be made again after a crash in its middle. Nothing is reached by
-//! following a link, and only names that are a hash are ever made, moved or removed.
+//! Each volume is a space ([`crate::spaces`]), so its size is a limit that the file system keeps where it has
+//! project quotas, and the node's daemon elsewhere. A volume appears by a rename, whole, and goes by a rename,
+//! at once; only the removal of its files takes time. Each step may be made again after a crash in its middle.
+//! Nothing is reached by following a link: everything happens below the descriptor that the walk has found.
+//! A volume without a record was made by a version without limits: it has none, and is removed like others.
 //!
 //! No locks: the caller has one operation at a time for each volume.
 
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, renameat};
-use nix::sys::stat::{Mode, fchmod, fstatat, mkdirat};
+use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::fsync;
 
 use super::{DirectoryError, Place};
-use crate::VolumeId;
-use crate::scratch::{open_below, remove_below};
+use crate::scratch::open_below;
+use crate::spaces::{NewSpace, SpaceError, SpaceLimits, SpaceName, Spaces};
+use crate::{TenantName, VolumeId};
 
 /// Directory of the driver below that of a class.
 const OWN: &str = "terrace-volumes";
@@ -33,114 +35,117 @@ const OWN: &str = "terrace-volumes";
 /// Directory of volumes in it.
 const VOLUMES: &str = "volumes";
 
-/// Directory of what is being made in it.
-const MAKING: &str = "making";
-
-/// Directory of what is being removed in it.
-const TRASH: &str = "trash";
-
-/// Mode of a volume's directory: every user of a pod may write, as in an `emptyDir`.
-const VOLUME_MODE: u32 = 0o777;
-
 /// The directory of a class, with the driver's own part in it.
 #[derive(Debug)]
 pub struct ClassDirectory {
     path: PathBuf,
-    own: OwnedFd,
-    volumes: OwnedFd,
-    making: OwnedFd,
-    trash: OwnedFd,
+    spaces: Spaces,
+}
+
+/// Which space a volume is, for who mounts it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpaceOf {
+    /// The directory that has the spaces, without links.
+    pub base: PathBuf,
+    /// Its name there.
+    pub name: SpaceName,
+}
+
+/// What a volume of a class may take, and whom it is charged to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// Most bytes; `None`: no limit.
+    pub bytes: Option<u64>,
+    /// Whose budgets its mounts use.
+    pub tenant: Option<TenantName>,
 }
 
 impl ClassDirectory {
     /// Opens the driver's part of a class's directory, made when absent. Blocks, as everything here, for as
     /// long as the file system does.
     ///
-    /// Errors: `Link`, `Denied`, `Full`, `Io`.
+    /// Errors: `Link`, `Denied`, `Full`, `Io`; `Space` where the file system cannot have volumes.
     pub fn open(place: &Place) -> Result<Self, DirectoryError> {
         let path = place.path.join(OWN);
-        let part = |parent: &OwnedFd, name: &str| {
-            let made = match mkdirat(parent, name, Mode::S_IRWXU) {
-                Ok(()) => fsync(parent.as_fd()),
-                Err(Errno::EEXIST) => Ok(()),
-                Err(errno) => Err(errno),
-            };
-            let at = || path.join(name);
-            made.map_err(|errno| DirectoryError::of("make", &at(), errno))?;
-            open_below(parent, OsStr::new(name))
-                .map_err(|errno| DirectoryError::of("open", &at(), errno))
+        let made = match mkdirat(&place.descriptor, OWN, Mode::S_IRWXU) {
+            Ok(()) => fsync(place.descriptor.as_fd()),
+            Err(Errno::EEXIST) => Ok(()),
+            Err(errno) => Err(errno),
         };
-        let own = part(&place.descriptor, OWN)?;
-        Ok(Self {
-            volumes: part(&own, VOLUMES)?,
-            making: part(&own, MAKING)?,
-            trash: part(&own, TRASH)?,
-            own,
-            path,
-        })
+        made.map_err(|errno| DirectoryError::of("make", &path, errno))?;
+        let own = open_below(&place.descriptor, OsStr::new(OWN))
+            .map_err(|errno| DirectoryError::of("open", &path, errno))?;
+        let held = PathBuf::from(format!("/proc/self/fd/{}", own.as_raw_fd()));
+        let spaces = Spaces::beneath(own)
+            .map_err(|error| DirectoryError::of_space("keep volumes", &path, &held, &error))?;
+        Ok(Self { path, spaces })
     }
 
-    fn volume_path(&self, id: &VolumeId) -> PathBuf {
-        self.path.join(VOLUMES).join(id.hash())
+    fn failed(&self, what: &'static str) -> impl FnOnce(SpaceError) -> DirectoryError {
+        move |error| DirectoryError::of_space(what, &self.path, self.spaces.base(), &error)
     }
 
-    /// Makes the directory of a volume; again is no error. Durable when it returns.
+    /// Makes the directory of a volume, with its limit; again is no error. Durable when it returns.
     ///
-    /// Errors: `Denied`, `Full`, `Io`.
-    pub fn make(&self, id: &VolumeId) -> Result<(), DirectoryError> {
-        let name = id.hash();
-        let failed = |errno| DirectoryError::of("make", &self.volume_path(id), errno);
-        if exists(&self.volumes, &name).map_err(failed)? {
-            return Ok(());
-        }
-        match mkdirat(&self.making, name.as_str(), Mode::S_IRWXU) {
-            Ok(()) | Err(Errno::EEXIST) => {}
-            Err(errno) => return Err(failed(errno)),
-        }
-        let made = open_below(&self.making, OsStr::new(&name)).map_err(failed)?;
-        // Whatever the process's mask says.
-        fchmod(&made, Mode::from_bits_truncate(VOLUME_MODE)).map_err(failed)?;
-        renameat(&self.making, name.as_str(), &self.volumes, name.as_str()).map_err(failed)?;
-        self.sync().map_err(failed)
+    /// Errors: `Space`.
+    pub fn make(&self, id: &VolumeId, wanted: &Wanted) -> Result<(), DirectoryError> {
+        let asked = NewSpace {
+            name: SpaceName::of_volume(id),
+            uid: nix::unistd::geteuid().as_raw(),
+            gid: nix::unistd::getegid().as_raw(),
+            limits: SpaceLimits {
+                bytes: wanted.bytes,
+                files: None,
+            },
+            tenant: wanted.tenant.as_ref().map(ToString::to_string),
+            now: now(),
+        };
+        let made = self.spaces.create(&asked);
+        made.map(drop).map_err(self.failed("make a volume"))
+    }
+
+    /// Raises the limit of a volume; one that is as large already, or has none, stays as it is. It holds at
+    /// once where the file system keeps it, and within seconds where the daemons do.
+    ///
+    /// Errors: `Space`, also for a volume of a version without limits.
+    pub fn grow(&self, id: &VolumeId, bytes: u64) -> Result<(), DirectoryError> {
+        let name = SpaceName::of_volume(id);
+        let grown = self.spaces.space(&name).and_then(|record| {
+            let Some(before) = record.limits.bytes else {
+                return Ok(());
+            };
+            let limits = SpaceLimits {
+                bytes: Some(before.max(bytes)),
+                ..record.limits
+            };
+            // Also when it has it: the call before may have ended between record and limit.
+            self.spaces.set_limits(&name, limits).map(drop)
+        });
+        grown.map_err(self.failed("raise the limit of a volume"))
     }
 
     /// Takes a volume away from everybody, if it is there, and what was being made of it; its files go with
     /// [`ClassDirectory::empty`].
     ///
-    /// Errors: `Denied`, `Io`.
+    /// Errors: `Space`.
     pub fn discard(&self, id: &VolumeId) -> Result<(), DirectoryError> {
-        let name = id.hash();
-        let failed = |errno| DirectoryError::of("remove", &self.volume_path(id), errno);
-        match remove_below(&self.making, OsStr::new(&name)) {
-            Ok(()) | Err(Errno::ENOENT) => {}
-            Err(errno) => return Err(failed(errno)),
-        }
-        match renameat(&self.volumes, name.as_str(), &self.trash, name.as_str()) {
-            Ok(()) => self.sync().map_err(failed),
-            Err(Errno::ENOENT) => Ok(()),
-            Err(errno) => Err(failed(errno)),
-        }
+        let withdrawn = self.spaces.withdraw(&SpaceName::of_volume(id), now());
+        withdrawn.map_err(self.failed("remove a volume"))
     }
 
     /// Removes the files of a volume that was discarded. Takes as long as there are files.
     ///
-    /// Errors: `Denied`, `Link` where something is mounted inside, `Io`; what can be removed is.
+    /// Errors: `Space`, also where something is mounted inside; what can be removed is.
     pub fn empty(&self, id: &VolumeId) -> Result<(), DirectoryError> {
-        match remove_below(&self.trash, OsStr::new(&id.hash())) {
-            Ok(()) | Err(Errno::ENOENT) => Ok(()),
-            Err(errno) => {
-                let at = self.path.join(TRASH).join(id.hash());
-                Err(DirectoryError::of("remove", &at, errno))
-            }
-        }
+        let emptied = self.spaces.empty(&SpaceName::of_volume(id));
+        emptied.map_err(self.failed("remove the files of a volume"))
     }
+}
 
-    fn sync(&self) -> Result<(), Errno> {
-        for directory in [&self.volumes, &self.making, &self.trash, &self.own] {
-            fsync(directory.as_fd())?;
-        }
-        Ok(())
-    }
+/// Now, in seconds since 1970.
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
 }
 
 /// Where a volume of a class is, by the directory of the class. Asks no file system.
@@ -148,14 +153,44 @@ pub fn volume_of_class(class: &Path, id: &VolumeId) -> PathBuf {
     class.join(OWN).join(VOLUMES).join(id.hash())
 }
 
+/// The directory of the class that a volume lies in; `None` for a directory that the driver did not make.
+pub(super) fn class_of_volume(volume: &Path) -> Option<&Path> {
+    is_volume(volume).then(|| volume.ancestors().nth(3))?
+}
+
+/// Which space a directory that was found is; `None` for one that a person made, and for a volume of a version
+/// without limits. Blocks.
+///
+/// Errors: `Space`.
+pub(super) fn space_of(place: &Place) -> Result<Option<SpaceOf>, DirectoryError> {
+    let mut above = place.path.ancestors();
+    let (Some(volume), Some(base)) = (above.next(), above.nth(1)) else {
+        return Ok(None);
+    };
+    let hash = volume.file_name().unwrap_or_default().to_string_lossy();
+    let name = format!("{VOLUMES}/{hash}").parse::<SpaceName>();
+    let (true, Ok(name)) = (is_volume(volume), name) else {
+        return Ok(None);
+    };
+    if !base.join(".terrace").exists() {
+        return Ok(None);
+    }
+    let failed = |error| DirectoryError::of_space("find a volume", base, base, &error);
+    match Spaces::open(base).and_then(|spaces| spaces.space(&name)) {
+        Ok(_) => Ok(Some(SpaceOf {
+            base: base.to_owned(),
+            name,
+        })),
+        Err(SpaceError::NotFound(_)) => Ok(None),
+        Err(error) => Err(failed(error)),
+    }
+}
+
 /// Whether a path is that of a volume which the driver made.
 pub(super) fn is_volume(path: &Path) -> bool {
     let mut last = path.iter().rev();
-    let is_hash = |name: &OsStr| {
-        let bytes = name.as_encoded_bytes();
-        bytes.len() == 32 && bytes.iter().all(u8::is_ascii_hexdigit)
-    };
-    last.next().is_some_and(is_hash)
+    last.next()
+        .is_some_and(|name| VolumeId::is_hash(name.as_encoded_bytes()))
         && last.next() == Some(OsStr::new(VOLUMES))
         && last.next() == Some(OsStr::new(OWN))
 }
@@ -164,12 +199,4 @@ pub(super) fn is_volume(path: &Path) -> bool {
 pub(super) fn may_be_shown(below: &Path) -> bool {
     let inside = below.iter().any(|name| name == OWN);
     !inside || is_volume(below)
-}
-
-fn exists(parent: &OwnedFd, name: &str) -> Result<bool, Errno> {
-    match fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
-        Ok(_) => Ok(true),
-        Err(Errno::ENOENT) => Ok(false),
-        Err(errno) => Err(errno),
-    }
 }

@@ -6,6 +6,8 @@ use nix::errno::Errno;
 use tonic::Status;
 
 use crate::DirectoryPath;
+use crate::scratch::ScratchError;
+use crate::spaces::SpaceError;
 
 /// A refusal of a directory volume.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +70,18 @@ pub enum DirectoryError {
         /// The kernel's answer.
         errno: Errno,
     },
+    /// A volume with a limit was refused by its record, its limit or its files.
+    #[error("{what} below {path:?}: {why}")]
+    Space {
+        /// What was tried, as a verb and its object.
+        what: &'static str,
+        /// Below which directory.
+        path: PathBuf,
+        /// In one line.
+        why: String,
+        /// What a caller does about it.
+        refusal: SpaceRefusal,
+    },
     /// The file system does not answer as it should; it may later.
     #[error("{what} {path:?}: {errno}; see whether its file system is healthy")]
     Io {
@@ -80,7 +94,59 @@ pub enum DirectoryError {
     },
 }
 
+/// Whose turn it is after a volume with a limit was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpaceRefusal {
+    /// Another operation on it is under way: ask again.
+    Busy,
+    /// There is no such volume, or none that has a limit.
+    NotFound,
+    /// Somebody has to change something first.
+    Precondition,
+    /// There is no room for it.
+    Full,
+    /// It may succeed later.
+    Later,
+}
+
 impl DirectoryError {
+    /// Adds what was tried, and on what, to a refusal of the volumes below a class. `held`: how the refusal
+    /// names the directory that is `path`.
+    pub(super) fn of_space(
+        what: &'static str,
+        path: &Path,
+        held: &Path,
+        error: &SpaceError,
+    ) -> Self {
+        let (held, shown) = (held.to_string_lossy(), path.to_string_lossy());
+        let mut why = error.to_string().replace(&*held, &shown);
+        let refusal = match error {
+            SpaceError::Busy(_) => SpaceRefusal::Busy,
+            SpaceError::NotFound(_) => SpaceRefusal::NotFound,
+            SpaceError::Exists { .. } | SpaceError::Exchanged { .. } | SpaceError::Base { .. } => {
+                SpaceRefusal::Precondition
+            }
+            SpaceError::Files(ScratchError::Io { source, .. }) => {
+                match source.raw_os_error().map(Errno::from_raw) {
+                    Some(Errno::ENOSPC | Errno::EDQUOT) => SpaceRefusal::Full,
+                    Some(Errno::EACCES | Errno::EPERM | Errno::EROFS) => SpaceRefusal::Precondition,
+                    Some(Errno::ENOLCK | Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EINVAL) => {
+                        why.push_str("; volumes with limits need a file system with fcntl locks");
+                        SpaceRefusal::Precondition
+                    }
+                    _ => SpaceRefusal::Later,
+                }
+            }
+            SpaceError::Files(_) | SpaceError::Record(_) => SpaceRefusal::Later,
+        };
+        Self::Space {
+            what,
+            path: path.to_owned(),
+            why,
+            refusal,
+        }
+    }
+
     /// Adds what was tried, and on what, to the kernel's answer.
     pub(super) fn of(what: &'static str, path: &Path, errno: Errno) -> Self {
         let path = path.to_owned();
@@ -109,6 +175,14 @@ impl From<DirectoryError> for Status {
             | DirectoryError::Denied { .. } => Self::failed_precondition(text),
             DirectoryError::Full { .. } => Self::resource_exhausted(text),
             DirectoryError::Io { .. } => Self::unavailable(text),
+            DirectoryError::Space { refusal, .. } => match refusal {
+                SpaceRefusal::Busy => Self::aborted(text),
+                SpaceRefusal::NotFound | SpaceRefusal::Precondition => {
+                    Self::failed_precondition(text)
+                }
+                SpaceRefusal::Full => Self::resource_exhausted(text),
+                SpaceRefusal::Later => Self::unavailable(text),
+            },
         }
     }
 }

@@ -12,6 +12,19 @@ fn path(text: &str) -> DirectoryPath {
     text.parse().unwrap()
 }
 
+/// What a class asks for that has nothing but a directory.
+fn plain() -> VolumeRequest {
+    let attributes = BTreeMap::from([("directory".to_owned(), "class".to_owned())]);
+    VolumeRequest::parse(&attributes).unwrap()
+}
+
+fn limited(bytes: u64) -> Wanted {
+    Wanted {
+        bytes: Some(bytes),
+        tenant: None,
+    }
+}
+
 fn whole(at: &Path) -> DirectoryPath {
     path(&format!("file://{}", at.display()))
 }
@@ -77,9 +90,9 @@ fn what_the_driver_keeps_for_itself_is_not_shown() {
     let (_directory, bases, class) = world();
     let id: VolumeId = "data-1".parse().unwrap();
     let own = ClassDirectory::open(&bases.find(&path("class")).unwrap()).unwrap();
-    own.make(&id).unwrap();
+    own.make(&id, &limited(1 << 20)).unwrap();
     let volume = volume_of_class(&class, &id);
-    let shown = DirectoryVolume::at(&volume, Durability::Shared).unwrap();
+    let shown = DirectoryVolume::at(&volume, &plain()).unwrap();
     assert!(shown.is_own());
     assert_eq!(
         bases.find_volume(&shown.path).unwrap().path(),
@@ -87,7 +100,7 @@ fn what_the_driver_keeps_for_itself_is_not_shown() {
     );
     for bad in [
         "class/terrace-volumes",
-        "class/terrace-volumes/trash",
+        "class/terrace-volumes/.terrace/trash",
         "class/terrace-volumes/volumes",
     ] {
         let refused = bases.find_volume(&path(bad)).unwrap_err();
@@ -101,7 +114,7 @@ fn what_the_driver_keeps_for_itself_is_not_shown() {
         bases.find_volume(&root),
         Err(DirectoryError::Outside(_))
     ));
-    let theirs = DirectoryVolume::at(&class, Durability::Shared).unwrap();
+    let theirs = DirectoryVolume::at(&class, &plain()).unwrap();
     assert!(!theirs.is_own());
     bases.find_volume(&theirs.path).unwrap();
 }
@@ -113,9 +126,14 @@ fn a_volume_is_made_from_any_state() {
     let id: VolumeId = "data-1".parse().unwrap();
     let own = ClassDirectory::open(&bases.find(&path("class")).unwrap()).unwrap();
     // Killed between its two steps.
-    fs::create_dir(class.join("terrace-volumes/making").join(id.hash())).unwrap();
+    fs::create_dir(
+        class
+            .join("terrace-volumes/.terrace/making")
+            .join(id.hash()),
+    )
+    .unwrap();
     for _ in 0..2 {
-        own.make(&id).unwrap();
+        own.make(&id, &limited(1 << 20)).unwrap();
         let volume = volume_of_class(&class, &id);
         assert_eq!(
             fs::metadata(&volume).unwrap().permissions().mode() & 0o7777,
@@ -143,7 +161,7 @@ fn a_volume_is_removed_from_any_state() {
     fs::create_dir(&outside).unwrap();
     fs::write(outside.join("kept"), "x").unwrap();
     for one in [&id, &other] {
-        own.make(one).unwrap();
+        own.make(one, &limited(1 << 20)).unwrap();
         fs::create_dir(volume_of_class(&class, one).join("deeper")).unwrap();
         symlink(&outside, volume_of_class(&class, one).join("deeper/link")).unwrap();
     }
@@ -155,7 +173,7 @@ fn a_volume_is_removed_from_any_state() {
     for _ in 0..2 {
         own.empty(&id).unwrap();
     }
-    own.make(&id).unwrap();
+    own.make(&id, &limited(1 << 20)).unwrap();
     assert_eq!(
         fs::read_dir(volume_of_class(&class, &id)).unwrap().count(),
         0
@@ -167,7 +185,7 @@ fn a_volume_is_removed_from_any_state() {
     );
     assert!(outside.join("kept").exists());
     assert_eq!(
-        fs::read_dir(class.join("terrace-volumes/trash"))
+        fs::read_dir(class.join("terrace-volumes/.terrace/trash"))
             .unwrap()
             .count(),
         0

@@ -47,6 +47,12 @@ pub(super) async fn publish(node: &Node, request: NodePublishVolumeRequest) -> R
                 "a directory cannot be an inline volume; use a PersistentVolumeClaim",
             ));
         }
+        if context.tenant().is_some() {
+            // He would choose whom the node charges, too.
+            return Err(Status::invalid_argument(
+                "tenant: an inline volume cannot say whose budgets it uses; use a PersistentVolumeClaim",
+            ));
+        }
         Some(context)
     } else {
         None

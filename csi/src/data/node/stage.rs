@@ -127,6 +127,7 @@ pub(super) async fn ensure_mounted(
     secrets: &Secrets,
 ) -> Result<(), Status> {
     let shown = staged.shown()?;
+    let tenant = shown.tenant().cloned();
     let source = match &shown {
         Shown::Version(plan) => plan.version.selector(),
         Shown::Directory(directory) => {
@@ -158,6 +159,7 @@ pub(super) async fn ensure_mounted(
         at: staged.path().clone(),
         group: staged.group(),
         read_ahead_kb: staged.read_ahead_kb(),
+        tenant,
         secrets: secrets.clone(),
     };
     node.0.daemon.mount(request).await?;
@@ -182,7 +184,8 @@ fn prepare(
     }
     Ok(Mounted::Directory {
         root: place.path().to_owned(),
-        durability: directory.durability,
+        durability: directory.durability.clone(),
+        space: place.space()?,
     })
 }
 

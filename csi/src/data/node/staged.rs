@@ -84,6 +84,11 @@ impl Staged {
         &self.path
     }
 
+    /// What it shows, as a volume's context says it.
+    pub(crate) fn context(&self) -> &BTreeMap<String, String> {
+        &self.context
+    }
+
     pub(super) fn group(&self) -> Option<u32> {
         self.group
     }
@@ -217,6 +222,7 @@ mod tests {
             mode: PublishMode::Fuse,
             warm: WarmUp::None,
             pin: false,
+            tenant: None,
         };
         let shown = Shown::Version(plan);
         Staged::new("v1".parse().unwrap(), &shown, "/stage".into(), usage)

@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::sys::statvfs::statvfs;
 use tonic::Status;
 
-use super::{Node, path};
+use super::{Node, not_here};
 use crate::data::Shown;
 use crate::wire::volume_usage::Unit;
 use crate::wire::{NodeGetVolumeStatsRequest, NodeGetVolumeStatsResponse, VolumeUsage};
@@ -23,16 +23,7 @@ pub(super) async fn stats(
     node: &Node,
     request: NodeGetVolumeStatsRequest,
 ) -> Result<NodeGetVolumeStatsResponse, Status> {
-    if request.volume_id.is_empty() {
-        return Err(Status::invalid_argument("the request names no volume"));
-    }
-    let at = path(&request.volume_path, "volume path")?.to_owned();
-    let unknown = || Status::not_found("the volume is not on this node, or not at that path");
-    let id: VolumeId = request.volume_id.parse().map_err(|_| unknown())?;
-    let staged = node.staged(&id)?.ok_or_else(unknown)?;
-    if *staged.path() != at && !staged.targets().contains_key(&at) {
-        return Err(unknown());
-    }
+    let (staged, at) = node.used(&request.volume_id, &request.volume_path)?;
     let mounted = node
         .off(move |parts| {
             // The kubelet may name the path by a link above its directory.
@@ -44,13 +35,13 @@ pub(super) async fn stats(
         })
         .await?;
     if !mounted {
-        return Err(unknown());
+        return Err(not_here());
     }
     let version = match staged.shown()? {
         Shown::Version(plan) => plan.version,
         Shown::Directory(_) => {
             return Ok(NodeGetVolumeStatsResponse {
-                usage: ask(node, &id, staged.path().clone()).await?,
+                usage: ask(node, staged.id(), staged.path().clone()).await?,
                 volume_condition: None,
             });
         }
