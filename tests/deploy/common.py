@@ -26,7 +26,8 @@ EVERYTHING = {
     "keeper": {"warm": {"hostPath": "/mnt/pfs"}, "hot": {"size": "500GiB"}, "seLinuxOptions": {"type": "spc_t"},
                "config": {"cache": {"store": {"concurrency": 32, "deadline": "2m"}}}},
     "stores": {"credentialsSecret": "stores", "hadoopConfigMap": "hadoop"},
-    "csi": {"data": {"inline": "with-token", "podTokens": True, "directories": ["/mnt/pfs/volumes", "/mnt/homes"]}, "local": {"limits": "xfs-project", "keepFree": "10GiB", "onRoot": True}, "podLabels": {"team": "storage"}},
+    "csi": {"data": {"inline": "with-token", "podTokens": True, "directories": ["/mnt/pfs/volumes", "/mnt/homes"],
+                     "spool": {"hostPath": "/ssd/spool", "size": "200GiB"}}, "local": {"limits": "xfs-project", "keepFree": "10GiB", "onRoot": True}, "podLabels": {"team": "storage"}},
     "catalog": {"replicas": 3, "database": {"secret": "database"}, "cold": ["s3://models/terrace"],
                 "credentialsSecret": "cold", "persistence": {"accessModes": ["ReadWriteMany"]},
                 "grants": [{"namespace": "ml", "account": "train", "grants": ["read:ads"]}],
@@ -34,7 +35,9 @@ EVERYTHING = {
                              "grants": [{"claim": "groups", "value": "ml", "grants": ["read:*"]}]}]},
     "storageClasses": {"terrace-checkpoints": {
         "provisioner": "data.terrace.io", "reclaimPolicy": "Retain", "volumeBindingMode": "Immediate",
-        "allowVolumeExpansion": False, "parameters": {"directory": "file:///mnt/pfs/volumes/checkpoints"}}},
+        "allowVolumeExpansion": True, "parameters": {
+            "directory": "file:///mnt/pfs/volumes/checkpoints", "durability": "ckpt/**:fsync=local;fsync=shared",
+            "tenant": "vision"}}},
     "controller": {"startupTaint": True},
     "tls": {"source": "certManager"},
     "metrics": {"operator": True, "dashboard": True, "labels": {"release": "prometheus"}},

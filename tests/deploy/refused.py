@@ -23,6 +23,8 @@ REFUSED = [
     ({"csi": {"data": {"enabled": "yes"}}}, "enabled"),
     ({"csi": {"controller": {"replicas": 2}}}, "replicas"),
     ({"csi": {"data": {"inline": True}}}, "inline"),
+    ({"csi": {"data": {"spool": {"hostPath": "spool"}}}}, "hostPath"),
+    ({"csi": {"data": {"spool": {"size": "1G"}}}}, "size"),
     ({"csi": {"local": {"limits": "quota"}}}, "limits"),
     ({"csi": {"local": {"keepFree": "1G"}}}, "keepFree"),
     ({"csi": {"controller": {"persistence": {"size": "1G"}}}}, "size"),

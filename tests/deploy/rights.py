@@ -10,7 +10,8 @@ ASKS_API = {("terrace-csi-local", "provisioner"), ("terrace-csi-controller", "pr
 # Directories of the host, besides those that values name.
 HOST_PATHS = {"/run/terrace", "/var/lib/terrace/csi", "/var/lib/kubelet", "/var/lib/kubelet/plugins_registry", "/dev", "/sys/fs/cgroup",
               "/var/lib/kubelet/plugins/data.terrace.io", "/var/lib/kubelet/plugins/local.terrace.io",
-              "/var/cache/terrace", "/mnt/pfs", "/mnt/pfs/volumes", "/mnt/homes", "/var/lib/terrace/scratch"}
+              "/var/cache/terrace", "/mnt/pfs", "/mnt/pfs/volumes", "/mnt/homes", "/var/lib/terrace/scratch",
+              "/ssd/spool"}
 # Who makes and removes directories of users, where there are any: root, but with rights over files alone.
 MAKES = ("terrace-csi-controller", "driver")
 FILES = {"drop": ["ALL"], "add": ["DAC_OVERRIDE", "FOWNER"]}

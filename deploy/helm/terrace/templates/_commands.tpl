@@ -19,6 +19,12 @@
 {{- range .Values.csi.data.directories }}
 - --directories={{ . }}
 {{- end }}
+{{- if .Values.csi.data.directories }}
+- --spool={{ .Values.csi.data.spool.hostPath }}
+{{- with .Values.csi.data.spool.size }}
+- --spool-size={{ . }}
+{{- end }}
+{{- end }}
 - --token-file={{ include "terrace.access.dir" . }}/token
 {{- end -}}
 
