@@ -4,7 +4,6 @@
 //! keeper.sock   mount, unmount, what is held
 //! node.sock     warm, presence, native trees
 //! HOT/trees/<name>   native trees of volumes; mode 0700 above them, pods get binds
-//! SPOOL/<key>        what pods wrote to a directory with the level `local`, until the directory has it
 //! ```
 //!
 //! The driver starts no daemon: in a cluster it would die with the driver's container, and every mount
@@ -17,41 +16,32 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use clap::Args;
-use terrace_cache::units::ByteSize;
 use terrace_csi::Secrets;
 use terrace_csi::data::{Daemon, Failure, MountRequest, Mounted, Presence, Version};
-use terrace_fuse::directory::Durability;
 use terrace_fuse::keeper::{
     ClientError, KeeperClient, KernelOptions, MountSpec, RunDir, Secrets as Credentials,
 };
 use tonic::Status;
 use tonic::transport::Channel;
 
+use super::written::{self, SpoolArgs};
 use crate::catalog::place::CatalogArgs;
 use crate::cli::credential_environment;
 use crate::cli::mount::{self, MOUNT_LIMIT};
 use crate::cli::umount;
-use crate::cli::volume::{self, Settled};
 use crate::control::proto::node_client::NodeClient;
 use crate::control::proto::target::Kind;
 use crate::control::proto::{
     MaterializeRequest, MountPath, PresenceRequest, StatusRequest, Target, Tier, WarmRequest,
 };
 use crate::control::{client, instance};
-use crate::node::options::{
-    CATALOG_TOKEN, DirectoryOptions, MountOptions, PinnedVersion, SpaceOptions,
-};
+use crate::node::options::{CATALOG_TOKEN, MountOptions, PinnedVersion};
 
 /// How long a question to keeper or worker may take; a worker that is just replaced takes a part of it.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
 /// How long linking a tree of files that are all there may take: millions of files take minutes.
 const TREE_LIMIT: Duration = Duration::from_secs(1800);
-
-/// How long an unmount waits until what was written to a directory is on the node's disk. What was acknowledged
-/// is, so this is for the rest; the kubelet itself gives up after two minutes.
-const SETTLE_LIMIT: Duration = Duration::from_secs(90);
 
 /// Directory of trees below the hot directory.
 const TREES: &str = "trees";
@@ -66,18 +56,6 @@ pub(super) struct Local {
     catalog: CatalogArgs,
     run_base: PathBuf,
     spool: SpoolArgs,
-}
-
-/// Where what pods write is staged.
-#[derive(Args, Clone, Debug, Default)]
-pub(super) struct SpoolArgs {
-    /// Where files of directories are staged at the level local, on a disk that nobody clears [default:
-    /// beside the daemon's hot directory]
-    #[arg(long, value_name = "DIR", requires = "directories")]
-    spool: Option<PathBuf>,
-    /// Most bytes staged there for each volume [default: its tenant's, or half of what is free]
-    #[arg(long, value_name = "SIZE", requires = "directories")]
-    spool_size: Option<ByteSize>,
 }
 
 impl Local {
@@ -120,11 +98,7 @@ impl Local {
                 durability,
                 space,
             } => {
-                let space = space.as_ref().map(|space| SpaceOptions {
-                    base: space.base.clone(),
-                    name: space.name.clone(),
-                });
-                let options = self.directory(root, durability.rules(), space)?;
+                let options = self.spool.options(root, durability, space.as_ref())?;
                 (options, Credentials::default())
             }
         };
@@ -142,45 +116,6 @@ impl Local {
             options: serde_json::to_value(options).context("encode the options")?,
             credentials,
         })
-    }
-
-    /// How a directory is mounted.
-    fn directory(
-        &self,
-        root: &Path,
-        durability: Vec<String>,
-        space: Option<SpaceOptions>,
-    ) -> Result<MountOptions> {
-        let spool = self.spool.spool.as_deref().map(std::path::absolute);
-        let directory = DirectoryOptions {
-            root: root.to_owned(),
-            refuse_locks: false,
-            durability,
-            spool: spool.transpose()?,
-            spool_size: self.spool.spool_size,
-            cold: None,
-            space,
-        };
-        Ok(MountOptions {
-            directory: Some(directory),
-            ..MountOptions::default()
-        })
-    }
-
-    /// Brings what was written to a directory to this node's disk before its mount goes. Of other mounts, and
-    /// where nobody holds the mount, there is nothing to bring.
-    async fn settle(&self, at: &Path) {
-        let (this, path) = (self.clone(), at.to_owned());
-        let settled =
-            tokio::task::spawn_blocking(move || match umount::holder(&path, &this.run_base)? {
-                Some((run, _)) => volume::settle(&run, &path, false),
-                None => Ok(None),
-            });
-        match tokio::time::timeout(SETTLE_LIMIT, settled).await {
-            Ok(Ok(settled)) => tell(at, settled),
-            Ok(Err(broken)) => tell(at, Err(broken.into())),
-            Err(late) => tell(at, Err(late.into())),
-        }
     }
 
     /// How a version is mounted, and with whose rights it is read.
@@ -245,31 +180,6 @@ impl Local {
     }
 }
 
-/// Why rules of durability cannot be kept, in one line.
-pub(super) fn rules_check(rules: &[String]) -> Result<(), String> {
-    let understood = Durability::parse(rules);
-    understood.map(drop).map_err(|why| why.to_string())
-}
-
-/// Tells what of a directory is on this node's disk only.
-fn tell(at: &Path, settled: Result<Option<Settled>>) {
-    let mount = at.display();
-    match settled {
-        Ok(None) => {}
-        Ok(Some(left)) => tracing::warn!(
-            %mount,
-            files = left.files,
-            bytes = left.bytes,
-            spool = left.directory,
-            "not in the directory yet: safe on this node, goes up when the volume is staged here again"
-        ),
-        // Nothing keeps a mount from being removed: what was acknowledged is where it should be.
-        Err(error) => {
-            tracing::warn!(%mount, error = format!("{error:#}"), "not settled before its end")
-        }
-    }
-}
-
 /// The driver's own credentials, with those of the volume in their place.
 fn credentials(secrets: &Secrets, own: Option<String>) -> Credentials {
     let mut all = credential_environment();
@@ -329,7 +239,7 @@ impl Daemon for Local {
     async fn mount(&self, request: MountRequest) -> Result<(), Failure> {
         if let Mounted::Directory { durability, .. } = &request.of {
             // Those of a class were judged when the volume was made, those that a person wrote were not.
-            rules_check(&durability.rules())
+            written::rules_check(&durability.rules())
                 .map_err(|why| Failure::Refused(format!("durability: {why}")))?;
         }
         let this = self.clone();
@@ -341,7 +251,7 @@ impl Daemon for Local {
     }
 
     async fn unmount(&self, at: &Path) -> Result<(), Failure> {
-        self.settle(at).await;
+        written::settle(at, &self.run_base).await;
         let (this, at) = (self.clone(), at.to_owned());
         beside(move || {
             let what = || format!("unmount {}", at.display());

@@ -19,8 +19,9 @@ use terrace_csi::{Kubelet, Records};
 use tonic::service::Routes;
 
 use super::Driver;
-use super::daemon::{Local, SpoolArgs, rules_check};
+use super::daemon::Local;
 use super::versions::Versions;
+use super::written::{SpoolArgs, rules_check};
 use crate::catalog::place::CatalogArgs;
 use crate::cli::{Global, Role};
 

@@ -9,6 +9,7 @@ mod daemon;
 pub(crate) mod data;
 pub(crate) mod local;
 mod versions;
+mod written;
 
 /// One driver, ready to be served.
 pub(crate) struct Driver {
