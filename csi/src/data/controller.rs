@@ -179,6 +179,7 @@ impl Service for Controller {
                 Err(busy) if busy.code() == Code::Aborted && self.is_deleted(&id)? => true,
                 deleted => deleted?,
             };
+            self.sweeper.wake();
             tracing::info!(volume = %id, existed, "volume deleted");
         }
         Ok(Response::new(DeleteVolumeResponse {}))

@@ -64,6 +64,11 @@ impl Sweeper {
             _task: task,
         }
     }
+
+    /// A volume was deleted, and its name is free: its files may go.
+    pub(super) fn wake(&self) {
+        self.deleted.notify_one();
+    }
 }
 
 /// Makes the volume of that name below the directory of its class, or answers the one that is there.
@@ -136,7 +141,6 @@ pub(super) async fn grow(controller: &Controller, id: VolumeId, size: Size) -> R
 /// again.
 pub(super) async fn delete(controller: &Controller, id: VolumeId) -> Result<bool, Status> {
     let (records, bases) = (Arc::clone(&controller.records), controller.bases.clone());
-    let sweeper = Arc::clone(&controller.sweeper);
     beside(move || {
         let Some(record) = records.get(&id)? else {
             return Ok(false);
@@ -146,7 +150,6 @@ pub(super) async fn delete(controller: &Controller, id: VolumeId) -> Result<bool
         };
         records.update(&id, |record| record.state = RecordState::Deleting)?;
         ClassDirectory::open(&bases.find(&class)?)?.discard(&id)?;
-        sweeper.deleted.notify_one();
         Ok(true)
     })
     .await
