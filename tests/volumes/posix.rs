@@ -80,7 +80,7 @@ fn run(program: &str, configuration: &Path, place: &Path) -> (bool, String) {
 }
 
 /// The suite; `None`, with a line that says so, where there is none.
-fn suite(test: &str) -> Option<String> {
+pub(crate) fn suite(test: &str) -> Option<String> {
     let program = std::env::var("TERRACE_TEST_PJDFSTEST").ok();
     if program.is_none() {
         println!("SKIP {test}: no pjdfstest; run tests/servers/servers.py exec");
@@ -111,18 +111,24 @@ fn the_posix_suite_passes_within_a_limit() {
 }
 
 fn passes(program: &str, world: &World, mount: &Path) {
+    passes_but(program, world, mount, &[]);
+}
+
+/// The suite passes; tests whose names contain one of `but` may fail.
+pub(crate) fn passes_but(program: &str, world: &World, mount: &Path, but: &[&str]) {
     // The suite acts as other users, who must be able to come here, and trips over some lengths of
     // the path it works on (`capacity overflow`).
     let place = Bound::new(mount);
     let configuration = world.scratch("suite").join("pjdfstest.toml");
     fs::write(&configuration, CONFIGURATION).unwrap();
     let (good, said) = run(program, &configuration, place.0.path());
-    let failed: Vec<&str> = said
-        .lines()
-        .filter(|line| line.contains("FAILED"))
-        .collect();
-    assert!(good, "failed:\n{}\n{said}", failed.join("\n"));
+    let all = said.lines().filter(|line| line.contains("FAILED"));
+    let (excused, failed): (Vec<&str>, Vec<&str>) =
+        all.partition(|line| but.iter().any(|part| line.contains(part)));
+    let well = failed.is_empty() && (good || !excused.is_empty());
+    assert!(well, "failed:\n{}\n{said}", failed.join("\n"));
     let passed = number_before(&said, "passed").unwrap();
-    println!("pjdfstest: {passed} passed");
-    assert!(passed >= PASSED, "only {passed} passed:\n{said}");
+    println!("pjdfstest: {passed} passed, {} excused", excused.len());
+    let counted = passed + u32::try_from(excused.len()).unwrap();
+    assert!(counted >= PASSED, "only {passed} passed:\n{said}");
 }

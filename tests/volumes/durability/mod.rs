@@ -1,7 +1,8 @@
 //! Volumes with levels of durability: what is staged on this node's SSD, and what becomes of it.
 //!
 //! `levels` are the promises one by one, `patterns` what programs do when they save, `faults` a full
-//! disk, a directory that refuses, another node, `killed` workers, `power` cuts, `pace` measures.
+//! disk, a directory that refuses, another node, `killed` workers, `power` cuts, `pace` measures,
+//! `suite` is the POSIX suite.
 
 mod faults;
 mod killed;
@@ -9,6 +10,7 @@ mod levels;
 mod pace;
 mod patterns;
 mod power;
+mod suite;
 
 use std::ffi::CString;
 use std::fs::{self, File};
