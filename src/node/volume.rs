@@ -81,7 +81,8 @@ impl Volume {
             ttl: options.ttl.0,
             local_locks: !directory.refuse_locks,
             durability,
-            spool: Some(spool).filter(|_| space.is_none()),
+            // Whose limit the file system keeps is written through: what is staged it does not see.
+            spool: Some(spool).filter(|_| space.is_none() || quota.is_some()),
             cold,
             quota,
         });

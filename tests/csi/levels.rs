@@ -7,10 +7,10 @@ use std::path::Path;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use terrace_csi::wire::volume_capability::access_mode::Mode;
-use terrace_csi::wire::{NodeStageVolumeRequest, Volume};
+use terrace_csi::wire::{CapacityRange, NodeStageVolumeRequest, Volume};
 use tonic::Code;
 
-use crate::directories::{request, world, writer};
+use crate::directories::{CLASS, assert_empty, delete, request, volumes, world, writer};
 use crate::support::data::noise;
 use crate::support::need_mount;
 use crate::world::{TENANT, World, eventually, publish_request, stage_request};
@@ -134,6 +134,47 @@ fn what_is_only_on_the_node_is_told_and_goes_up_later() {
     });
     world.unpublish("team-ckpt", &target).unwrap();
     world.unstage("team-ckpt", staging).unwrap();
+}
+
+// A claim has a size, always: without this the level local would be for nobody who has one.
+#[test]
+fn a_claim_is_staged_within_its_size() {
+    need_mount!("a_claim_is_staged_within_its_size");
+    let spool = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let world = World::with(&["all"], &["--spool", spool.path().to_str().unwrap()]);
+    let class = world.shared().join(CLASS);
+    fs::create_dir(&class).unwrap();
+    let mut wanted = request("pvc-staged");
+    let local = ("durability".to_owned(), "local".to_owned());
+    wanted.parameters.extend([local]);
+    wanted.capacity_range = Some(CapacityRange {
+        required_bytes: 4 << 20,
+        limit_bytes: 0,
+    });
+    let mut controller = world.controller();
+    let made = world.runtime.block_on(controller.create_volume(wanted));
+    let volume = made.unwrap().into_inner().volume.unwrap();
+    let (staging, target) = (world.staging("staged"), world.target("staged"));
+    let stage = stage_request(&volume, &staging, Mode::MultiNodeMultiWriter);
+    world.stage(&stage).unwrap();
+    world.publish(&writer(&stage, &target)).unwrap();
+    let (shown, bytes) = (target.join("step-1"), noise(5, 4 << 20));
+    let mut file = File::create(&shown).unwrap();
+    file.write_all(&bytes).unwrap();
+    file.sync_all().unwrap();
+    assert_eq!(attribute(&shown, "user.terrace.durability"), "local");
+    let [below] = volumes(&class).try_into().unwrap();
+    assert_eq!(fs::metadata(below.join("step-1")).unwrap().len(), 0);
+    let refused = file.write(b"x").unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::QuotaExceeded);
+    drop(file);
+    eventually("it is in the directory", || {
+        fs::read(below.join("step-1")).is_ok_and(|found| found == bytes)
+    });
+    world.unpublish(&volume.volume_id, &target).unwrap();
+    world.unstage(&volume.volume_id, &staging).unwrap();
+    delete(&world, &volume.volume_id).unwrap();
+    assert_empty(&class);
 }
 
 // What a class cannot have must be said when a claim is made, in a line that a person can act on.

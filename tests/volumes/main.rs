@@ -25,6 +25,7 @@ mod posix;
 mod power;
 mod soak;
 mod spaces;
+mod staged_spaces;
 #[expect(dead_code, reason = "shared with the tests of read-only mounts")]
 #[path = "../takeover/world.rs"]
 mod world;

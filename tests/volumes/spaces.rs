@@ -89,7 +89,7 @@ impl Space {
     }
 
     /// Bytes and files that the worker counts.
-    fn used(&self) -> (u64, u64) {
+    pub(crate) fn used(&self) -> (u64, u64) {
         let mut used = None;
         wait_for("the worker's status", || {
             used = self.quota().and_then(|quota| {
@@ -102,7 +102,7 @@ impl Space {
     }
 
     /// Waits until the tree was counted after this moment.
-    fn counted(&self) {
+    pub(crate) fn counted(&self) {
         let counts = || self.quota().and_then(|quota| quota["counts"].as_u64());
         let mut before = None;
         wait_for("a worker", || {
@@ -120,7 +120,7 @@ impl Space {
         wait_for("the sum of what is there", || self.used() == there);
     }
 
-    fn kill_worker(&self) {
+    pub(crate) fn kill_worker(&self) {
         let old = self.world.worker();
         self.world.signal(old, Signal::SIGKILL);
         wait_for("another worker", || {

@@ -104,8 +104,7 @@ pub struct DirectoryParts<'a> {
     pub spool: Option<SpoolPlace>,
     /// Where contents go that nobody uses, if anywhere.
     pub cold: Option<ColdParts>,
-    /// Limits that the daemon keeps; `None`: the directory's own, if it has any. What counts is what
-    /// lies in the directory, so nothing is staged then.
+    /// Limits that the daemon keeps; `None`: the directory's own, if it has any.
     pub quota: Option<QuotaParts>,
 }
 
@@ -195,7 +194,7 @@ impl DirectoryFs {
             .map_err(|error| DirectoryError::Intents(path, error))?;
         parts.durability.check(parts.cold.is_some())?;
         let quota = open_quota(&parts)?;
-        let stages = parts.durability.stages() && quota.is_none();
+        let stages = parts.durability.stages();
         let spool = match parts.spool.filter(|_| stages) {
             None => None,
             Some(place) => Some(spool::Running::open(spool::SpoolParts {

@@ -17,7 +17,7 @@ use super::identity::{Caller, as_caller};
 use super::intents::{Evidence, Intent, Intents};
 use super::lookup::{Found, component, find};
 use super::opens::Opened;
-use super::quota::{Charge, Kept};
+use super::quota::Charge;
 use super::{DirectoryFs, Entry, sys};
 
 /// Flags of open(2) that matter to a descriptor of ours. Not `O_APPEND`: the kernel says where each
@@ -309,10 +309,11 @@ impl DirectoryFs {
         let directory = file_type(&found.stat) == libc::S_IFDIR;
         if directory || found.stat.st_nlink <= 1 {
             let number = self.number(found.stat.st_ino);
-            let kept = Kept::new(found.fd, found.stat, self.quota.as_ref());
+            let id = found.id.clone();
+            let kept = self.kept(number, found);
             self.nodes.hold(number, kept);
             if let Some(spool) = &self.spool {
-                spool.removed(number, &found.id, || {
+                spool.removed(number, &id, || {
                     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
                     self.reopen(parent, flags).ok().map(Into::into)
                 });

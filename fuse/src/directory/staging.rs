@@ -99,7 +99,8 @@ impl DirectoryFs {
             let levels = below.map_or(stage.levels(), |file| self.levels_of(file.as_fd()));
             if truncates {
                 self.drop_set_ids(node)?;
-                spool.set_length(&stage, 0)?;
+                let emptied = || spool.set_length(&stage, 0);
+                self.resizing_staged(node, stage.contents(), 0, emptied)?;
             }
             return self.open_staged(spool, &stage, &asked(levels));
         }
@@ -192,8 +193,9 @@ impl DirectoryFs {
             }
         };
         let opened = self.open_staged(spool, &stage, asked);
-        if opened.is_err() {
-            spool.give_up(&stage);
+        match opened {
+            Ok(_) => self.staged_anew(fresh.stat.st_size),
+            Err(_) => spool.give_up(&stage),
         }
         opened.map(Some)
     }
@@ -320,7 +322,11 @@ impl DirectoryFs {
         let id = self.nodes.id(node)?;
         let _gate = spool.gate(node);
         match spool.join(node, &id) {
-            Some(stage) => spool.set_length(&stage, length).map(|()| true),
+            Some(stage) => {
+                let set = || spool.set_length(&stage, length);
+                let resized = self.resizing_staged(node, stage.contents(), length, set);
+                resized.map(|()| true)
+            }
             None => Ok(false),
         }
     }

@@ -41,26 +41,35 @@ impl Drop for Charge {
 /// itself is.
 #[derive(Debug)]
 pub(in crate::directory) struct Kept {
-    fd: Arc<OwnedFd>,
+    /// What has its bytes: the node itself, or a file of the spool.
+    bytes: Arc<OwnedFd>,
+    /// The node, when that is another file.
+    _node: Option<OwnedFd>,
     before: FileStat,
     /// Where it counts, and under which number.
     charged: Option<(Arc<Quota>, u64)>,
 }
 
 impl Kept {
-    /// Keeps a node whose last name has just gone. `before`: its attributes until then.
-    pub(in crate::directory) fn new(
+    /// Keeps a node whose last name has just gone. `staged`: what has its bytes instead; `before`: its
+    /// attributes until then.
+    pub(super) fn new(
         fd: OwnedFd,
+        staged: Option<OwnedFd>,
         before: FileStat,
         quota: Option<&Arc<Quota>>,
     ) -> Self {
-        let fd = Arc::new(fd);
+        let (bytes, node) = match staged {
+            Some(staged) => (Arc::new(staged), Some(fd)),
+            None => (Arc::new(fd), None),
+        };
         let charged = quota.map(|quota| {
-            let number = quota.state().keep(&fd, length(&before));
+            let number = quota.state().keep(&bytes, length(&before));
             (Arc::clone(quota), number)
         });
         Self {
-            fd,
+            bytes,
+            _node: node,
             before,
             charged,
         }
@@ -71,7 +80,7 @@ impl Drop for Kept {
     fn drop(&mut self) {
         if let Some((quota, number)) = &self.charged {
             // It may have been written after its name went; where nobody can say, as before.
-            let now = fstat(&*self.fd).unwrap_or(self.before);
+            let now = fstat(&*self.bytes).unwrap_or(self.before);
             let mut state = quota.state();
             let kept = state.kept.remove(number);
             state.add(Sum {

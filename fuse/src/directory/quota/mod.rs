@@ -12,6 +12,7 @@
 //! last name gone -----------------> charges.rs   given back when the kernel has let the node go
 //! every change -------------------> ledger.rs     the sum, in a mapped file that outlives the worker
 //! now and then -------------------> scan.rs       counts the tree and puts the sum right
+//! bytes that are in the spool -----> staged.rs    count there, and not twice
 //! ```
 //!
 //! Invariant: a change is in the ledger before the operation it is for, and what is given back after
@@ -29,6 +30,7 @@ mod charges;
 mod ledger;
 mod scan;
 mod sizes;
+mod staged;
 mod totals;
 
 use std::collections::HashMap;

@@ -23,6 +23,7 @@ use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::{FileStat, Mode, fstat, fstatat};
 
 use super::super::{DirectoryFs, sys};
+use super::staged::{Staged, bytes_of};
 use super::{Moved, Quota, QuotaUse, Sum, length, length_of};
 
 /// Files with several names that are told apart. Of more, each name counts.
@@ -56,6 +57,8 @@ struct Walk<'a> {
     stop: &'a dyn Fn() -> bool,
     device: u64,
     linked: HashSet<u64>,
+    /// Files whose bytes are counted where they are.
+    staged: &'a Staged,
     found: QuotaUse,
 }
 
@@ -99,7 +102,9 @@ impl Walk<'_> {
             }
         }
         self.found.files += 1;
-        self.found.bytes = self.found.bytes.saturating_add(length(stat));
+        if !self.staged.contains_key(&stat.st_ino) {
+            self.found.bytes = self.found.bytes.saturating_add(length(stat));
+        }
         true
     }
 
@@ -186,9 +191,14 @@ impl DirectoryFs {
             return Ok(None);
         };
         quota.begin_count()?;
-        let walked =
-            sys::open_child(self.root.as_fd(), c".", WALKED, 0).and_then(|root| count(root, stop));
+        let staged = self.staged_now();
+        let walked = sys::open_child(self.root.as_fd(), c".", WALKED, 0)
+            .and_then(|root| count(root, &staged, stop));
         let whole = walked.as_ref().ok().copied().flatten();
+        let whole = whole.map(|found| QuotaUse {
+            bytes: found.bytes.saturating_add(bytes_of(&staged)),
+            ..found
+        });
         let counted = quota.end_count(whole);
         Ok(walked?.map(|_| counted))
     }
@@ -200,14 +210,20 @@ impl DirectoryFs {
 /// Errors: those of reading a directory.
 pub fn count_tree(root: &Path, stop: &dyn Fn() -> bool) -> Result<Option<QuotaUse>, Errno> {
     let flags = WALKED | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
-    count(nix::fcntl::open(root, flags, Mode::empty())?, stop)
+    let root = nix::fcntl::open(root, flags, Mode::empty())?;
+    count(root, &Staged::new(), stop)
 }
 
-fn count(root: OwnedFd, stop: &dyn Fn() -> bool) -> Result<Option<QuotaUse>, Errno> {
+fn count(
+    root: OwnedFd,
+    staged: &Staged,
+    stop: &dyn Fn() -> bool,
+) -> Result<Option<QuotaUse>, Errno> {
     let mut walk = Walk {
         stop,
         device: fstat(&root)?.st_dev,
         linked: HashSet::new(),
+        staged,
         found: QuotaUse::default(),
     };
     Ok(walk.run(root)?.map(|()| walk.found))

@@ -109,7 +109,7 @@ fn a_deleted_file_counts_until_it_is_let_go() {
     let before = fstat(&file).unwrap();
     std::fs::remove_file(&path).unwrap();
     let fd = file.try_clone().unwrap().into();
-    let kept = Kept::new(fd, before, Some(&quota));
+    let kept = Kept::new(fd, None, before, Some(&quota));
     file.set_len(40).unwrap();
     quota.take(10, 0).unwrap();
     assert_eq!(used(&quota), (40, 1));

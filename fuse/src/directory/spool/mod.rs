@@ -140,6 +140,17 @@ impl Spool {
         lock(&self.stages).values().map(Arc::clone).collect()
     }
 
+    /// Every staged file that has a name and whose bytes are to go there: number and bytes.
+    pub(super) fn named(&self) -> Vec<(u64, Arc<File>)> {
+        let mut stages = self.stages();
+        stages.retain(|stage| {
+            let state = stage.lock();
+            !state.unlinked && matches!(state.fate, Fate::Live)
+        });
+        let bytes = |stage: &Arc<Stage>| (stage.node, Arc::clone(&stage.file));
+        stages.iter().map(bytes).collect()
+    }
+
     /// Every staged file: number and file.
     pub(super) fn files(&self) -> Vec<(u64, FileId)> {
         let stages = self.stages();
