@@ -100,7 +100,7 @@ fn what_the_driver_keeps_for_itself_is_not_shown() {
     );
     for bad in [
         "class/terrace-volumes",
-        "class/terrace-volumes/.terrace/trash",
+        "class/terrace-volumes/making",
         "class/terrace-volumes/volumes",
     ] {
         let refused = bases.find_volume(&path(bad)).unwrap_err();
