@@ -165,6 +165,9 @@ mod tests {
             assert_eq!(id, 7);
             Ok(())
         }
+        fn forget_attributes(&self, _: u64) -> io::Result<()> {
+            unreachable!("the probe forgets no attributes")
+        }
         fn forget_name(&self, _: u64, _: &[u8]) -> io::Result<()> {
             unreachable!("the probe forgets no name")
         }

@@ -17,7 +17,7 @@ use super::source::Source;
 use super::volume::{self, BaseArgs};
 use super::{Failure, Global, foreground, keeper, umount};
 use crate::catalog::place::CatalogArgs;
-use crate::node::options::MountOptions;
+use crate::node::options::{MountOptions, SsdCache};
 use crate::node::tenants::TenantName;
 
 /// What opens of a mount are tuned for.
@@ -81,6 +81,10 @@ pub(crate) struct MountArgs {
     /// What goes to the cold store without being asked (YAML) [default: nothing]
     #[arg(long, value_name = "FILE", requires = "cold")]
     pub(crate) tier_policy: Option<PathBuf>,
+    /// With --rw: copy files that are read to the hot tier, and read them there from the next open on;
+    /// auto: unless the directory lies on a local file system
+    #[arg(long, value_name = "WHEN", default_value = "auto", requires = "rw")]
+    pub(crate) ssd_cache: SsdCache,
     #[command(flatten)]
     pub(crate) base: BaseArgs,
     /// Whose budgets the mount uses: a name of tenants in the configuration [default: that of the

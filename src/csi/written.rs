@@ -18,7 +18,7 @@ use terrace_fuse::directory::Durability;
 
 use crate::cli::umount;
 use crate::cli::volume::{self, Settled};
-use crate::node::options::{DirectoryOptions, MountOptions, SpaceOptions};
+use crate::node::options::{DirectoryOptions, MountOptions, SpaceOptions, SsdCache};
 
 /// How long an unmount waits until what was written to a directory is on the node's disk. What was acknowledged
 /// is, so this is for the rest; the kubelet itself gives up after two minutes.
@@ -56,6 +56,7 @@ impl SpoolArgs {
                 base: space.base.clone(),
                 name: space.name.clone(),
             }),
+            ssd_cache: SsdCache::default(),
         };
         Ok(MountOptions {
             directory: Some(directory),

@@ -33,7 +33,7 @@ use tokio_util::task::TaskTracker;
 
 use super::assembly::{Mounted, Node};
 use super::config::NodeConfig;
-use super::options::{DirectoryOptions, MountOptions};
+use super::options::{DirectoryOptions, MountOptions, SsdCache};
 use super::priority::{Boost, Usual};
 use super::sources::Sources;
 use super::volume::Volume;
@@ -250,13 +250,26 @@ impl Worker {
             None => None,
             Some(wanted) => Some(super::cold::open(&sources, &spec, wanted, opening).await?),
         };
+        // What a cold store has is no file's version.
+        let ssd_cache = match directory.cold {
+            Some(_) => SsdCache::Off,
+            None => directory.ssd_cache,
+        };
+        let tenant = options.tenant.clone();
         // Opening its table reads and writes files.
         let opened = tokio::task::spawn_blocking(move || {
             Volume::open(&sources, spec, &options, &directory, opening, handles, cold)
         });
         let volume = opened.await.map_err(Failure::passing)??;
         let volume = Arc::new(volume);
-        self.node.wait().await.add_volume(Arc::clone(&volume));
+        let node = self.node.wait().await;
+        volume.keep_copies(
+            ssd_cache,
+            tenant.as_ref(),
+            node.cache().hot(),
+            &self.runtime,
+        );
+        node.add_volume(Arc::clone(&volume));
         Ok(Served::Volume(volume))
     }
 

@@ -77,6 +77,22 @@ pub(crate) struct DirectoryOptions {
     /// The space that it is, with limits of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) space: Option<SpaceOptions>,
+    /// Whether files that are read are copied to the hot tier.
+    #[serde(default)]
+    pub(crate) ssd_cache: SsdCache,
+}
+
+/// When files of a directory volume that are read are copied to the hot tier.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum SsdCache {
+    /// Always.
+    On,
+    /// Never.
+    Off,
+    /// Unless the directory lies on a local file system.
+    #[default]
+    Auto,
 }
 
 /// The cold store of a directory volume. Its credentials are among the mount's.

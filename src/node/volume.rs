@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::{Value, json};
+use terrace_cache::hot::HotTier;
+use terrace_cache::identity::DatasetKey;
 use terrace_cache::units::{ByteSize, Count};
 use terrace_fuse::directory::{
     ColdParts, DirectoryError, DirectoryFs, DirectoryParts, Durability, QuotaStatus, SpoolError,
@@ -16,11 +18,13 @@ use terrace_fuse::directory::{
 use terrace_fuse::handles::HandleTable;
 use terrace_fuse::keeper::{Failure, MountSpec};
 use terrace_fuse::live::Opening;
+use tokio::runtime::Handle;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::options::{DirectoryOptions, MountOptions};
+use super::options::{DirectoryOptions, MountOptions, SsdCache};
 use super::sources::Sources;
 use super::space::Space;
+use super::tenants::TenantName;
 
 /// One directory volume.
 #[derive(Debug)]
@@ -112,6 +116,28 @@ impl Volume {
         })
     }
 
+    /// Reads from copies in the hot tier from now on, where it was asked to. They count against the
+    /// budgets of the mount's tenant, as what a read-only mount reads does.
+    pub(crate) fn keep_copies(
+        &self,
+        when: SsdCache,
+        tenant: Option<&TenantName>,
+        hot: &HotTier,
+        runtime: &Handle,
+    ) {
+        let wanted = match when {
+            SsdCache::On => true,
+            SsdCache::Off => false,
+            SsdCache::Auto => self.fs.is_shared(),
+        };
+        // With rules a file may be staged while it is open: its bytes have one place of their own then.
+        if wanted && self.durability.is_empty() {
+            let dataset = DatasetKey(self.spec.source.as_str().into());
+            let dataset = dataset.of_tenant(tenant.map(TenantName::as_str));
+            self.fs.keep_copies(hot.clone(), dataset, runtime);
+        }
+    }
+
     /// Its part of `terrace status --json`; see `docs/OPERATIONS.md` for the fields.
     pub(crate) fn document(&self) -> Value {
         let status = self.fs.status();
@@ -137,6 +163,7 @@ impl Volume {
                 "kept_by": space.enforcer(),
             })),
             "quota": status.quota,
+            "copies": status.copies,
             "summary": format!(
                 "read-write, passthrough {}, {} open{}{}",
                 if status.passthrough { "on" } else { "off" },

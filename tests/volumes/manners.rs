@@ -179,20 +179,3 @@ fn a_volume_is_mounted_safely() {
         "{said:?}"
     );
 }
-
-// SEMANTICS S47: without it a file that a file system in user space has forgotten could be mistaken for another
-// one after a worker's death.
-#[test]
-fn a_file_system_in_user_space_is_refused() {
-    need_mount!("a_file_system_in_user_space_is_refused");
-    let volume = Volume::new(&[]);
-    let (status, said) = volume.world.try_mount(
-        &format!("file://{}", volume.mount.display()),
-        &volume.world.scratch("above"),
-        &["--rw"],
-    );
-    assert!(
-        status != 0 && said.contains("file system in user space"),
-        "{status}: {said}"
-    );
-}

@@ -14,6 +14,9 @@ use crate::fs::{FileSystem, Kernel};
 /// `FUSE_NOTIFY_INVAL_ENTRY`.
 const NOTIFY_INVAL_ENTRY: i32 = 3;
 
+/// `FUSE_NOTIFY_INVAL_INODE`.
+const NOTIFY_INVAL_INODE: i32 = 2;
+
 /// `struct fuse_backing_map`.
 #[repr(C)]
 #[derive(Debug)]
@@ -68,6 +71,18 @@ impl Kernel for Device {
         Ok(())
     }
 
+    fn forget_attributes(&self, node: u64) -> io::Result<()> {
+        // fuse_out_header (length, code, unique 0), fuse_notify_inval_inode_out: node, offset, length.
+        // An offset below 0 leaves the pages, so nothing is waited for.
+        let mut message = [0; 40];
+        let total = message.len() as u32;
+        message[0..4].copy_from_slice(&total.to_ne_bytes());
+        message[4..8].copy_from_slice(&NOTIFY_INVAL_INODE.to_ne_bytes());
+        message[16..24].copy_from_slice(&node.to_ne_bytes());
+        message[24..32].copy_from_slice(&(-1_i64).to_ne_bytes());
+        told((&self.device).write(&message))
+    }
+
     fn forget_name(&self, parent: u64, name: &[u8]) -> io::Result<()> {
         let length = u32::try_from(name.len()).map_err(|_| io::Error::other("name too long"))?;
         // fuse_out_header (length, code, unique 0), fuse_notify_inval_entry_out, name, NUL.
@@ -78,10 +93,14 @@ impl Kernel for Device {
         head[16..24].copy_from_slice(&parent.to_ne_bytes());
         head[24..28].copy_from_slice(&length.to_ne_bytes());
         let parts = [IoSlice::new(&head), IoSlice::new(name), IoSlice::new(&[0])];
-        match (&self.device).write_vectored(&parts) {
-            // The kernel does not have it: nothing to forget.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            result => result.map(drop),
-        }
+        told((&self.device).write_vectored(&parts))
+    }
+}
+
+fn told(written: io::Result<usize>) -> io::Result<()> {
+    match written {
+        // The kernel does not have it: nothing to forget.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result.map(drop),
     }
 }

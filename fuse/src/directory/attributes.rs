@@ -48,14 +48,18 @@ impl DirectoryFs {
         {
             return Ok(self.shown(fstat(&*file)?));
         }
-        match self.at(node) {
-            Ok(at) => Ok(self.shown(self.tiered(at.fd(), fstat(at.fd())?))),
+        let stat = self.at(node).and_then(|at| {
+            let stat = fstat(at.fd())?;
+            Ok(self.tiered(at.fd(), stat))
+        });
+        match stat {
+            Ok(stat) => Ok(self.shown(stat)),
             // It has no name any more, and nothing below has kept it.
-            Err(Errno::ESTALE) => {
+            Err(Errno::ESTALE) if staged.is_some() => {
                 let orphan = staged.and_then(|(_, stage)| stage.orphan());
                 orphan.ok_or(Errno::ESTALE)
             }
-            Err(error) => Err(error),
+            Err(error) => Err(self.gone(node, error)),
         }
     }
 
@@ -87,6 +91,7 @@ impl DirectoryFs {
                     self.resizing(node, &file, |_| Ok(size), cut)?;
                 }
             }
+            self.copies.changes(node); // before the answer
         }
         let at = self.at(node)?;
         if change.uid.is_some() || change.gid.is_some() {

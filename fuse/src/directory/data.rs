@@ -26,9 +26,9 @@ use super::{DirectoryFs, sys};
 /// Most bytes of one copy_file_range(2); the answer has 32 bits.
 const COPY_MAX: u64 = 1 << 30;
 
-/// Whether close(2) on the file system of `fd` does anything that can fail. Those that are known do
-/// not; a network file system sends what it has kept back.
-pub(super) fn flush_does_something(fd: BorrowedFd<'_>) -> bool {
+/// Whether the file system of `fd` may be another node's, too. Those that are known to be local are
+/// not. On others close(2) may send what was kept back, and attributes may be older than the file.
+pub(super) fn is_shared(fd: BorrowedFd<'_>) -> bool {
     let local = [
         EXT4_SUPER_MAGIC,
         XFS_SUPER_MAGIC,
@@ -49,6 +49,39 @@ pub(crate) struct HandleOf {
 
 fn errno(error: std::io::Error) -> Errno {
     error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
+}
+
+/// What of a file is in memory.
+fn read_cached(file: &File, offset: u64, size: u32) -> Result<Option<Vec<u8>>, Errno> {
+    let mut bytes = vec![0; size as usize];
+    let part = libc::iovec {
+        iov_base: bytes.as_mut_ptr().cast(),
+        iov_len: bytes.len(),
+    };
+    let at = i64::try_from(offset).map_err(|_| Errno::EINVAL)?;
+    // SAFETY: `part` describes `bytes`, which outlives the call.
+    let read = unsafe { libc::preadv2(file.as_raw_fd(), &raw const part, 1, at, libc::RWF_NOWAIT) };
+    match Errno::result(read).map(isize::unsigned_abs) {
+        // A part of it may be all that is in memory; what is missing is fetched by the full read.
+        Ok(length) if length == bytes.len() => Ok(Some(bytes)),
+        Ok(_) | Err(Errno::EAGAIN | Errno::EOPNOTSUPP) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn read_all(file: &File, offset: u64, size: u32) -> Result<Vec<u8>, Errno> {
+    let mut bytes = vec![0; size as usize];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        match file.read_at(&mut bytes[filled..], offset + filled as u64) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(errno(error)),
+        }
+    }
+    bytes.truncate(filled);
+    Ok(bytes)
 }
 
 /// Writes all of `bytes`, or as many as the file system takes.
@@ -76,28 +109,44 @@ impl DirectoryFs {
             return Ok(opened);
         }
         if !self.durability.is_empty() {
+            self.revalidate(node).ok(); // what is staged may have nothing below
             return self.open_ruled(unique, node, flags);
         }
         let wanted = OFlag::from_bits_truncate(flags) & (OFlag::O_ACCMODE | KEPT);
         let _entered = self.enter(node)?;
         // Does nothing to a regular file, and no other file of that handle can be.
         let truncates = OFlag::from_bits_truncate(flags & libc::O_TRUNC);
-        let file = self.reopen(node, self.access(wanted | truncates) | OFlag::O_NONBLOCK)?;
+        let since = self.copies.moment();
+        let gone = |error| self.gone(node, error);
+        let stamp = self.revalidate(node).map_err(gone)?;
+        let writes = flags & libc::O_ACCMODE != libc::O_RDONLY;
+        if let Some(stamp) = stamp
+            && !writes
+            && truncates.is_empty()
+            && let Some(opened) = self.open_copy(unique, node, (stamp, since))?
+        {
+            return Ok(opened);
+        }
+        let file = self.reopen(node, self.access(wanted | truncates) | OFlag::O_NONBLOCK);
+        let file = file.map_err(gone)?;
         self.ready(&file, flags)?;
         if !truncates.is_empty() {
             self.drop_set_ids(node)?;
             nix::unistd::ftruncate(&file, 0)?;
         }
-        let opened = self.opens.open(unique, node, file.into())?;
-        let writes = wanted & OFlag::O_ACCMODE != OFlag::O_RDONLY;
+        let open = || self.opens.open(unique, node, file.into());
+        let opened = self.copies.open_below(node, open)?;
         Ok(Opened {
-            flush: self.flushes && writes,
+            flush: self.is_shared && writes,
             ..opened
         })
     }
 
     /// Closes a handle.
     pub(crate) fn release(&self, fh: u64) {
+        if let Some(node) = self.opens.node_of(fh) {
+            self.copies.releases(node, fh);
+        }
         let node = self.opens.release(fh);
         if let (Some(spool), Some(node)) = (&self.spool, node) {
             spool.closed(node, fh);
@@ -111,39 +160,20 @@ impl DirectoryFs {
         offset: u64,
         size: u32,
     ) -> Result<Option<Vec<u8>>, Errno> {
-        let file = self.file_of(of)?;
-        let mut bytes = vec![0; size as usize];
-        let part = libc::iovec {
-            iov_base: bytes.as_mut_ptr().cast(),
-            iov_len: bytes.len(),
-        };
-        let at = i64::try_from(offset).map_err(|_| Errno::EINVAL)?;
-        // SAFETY: `part` describes `bytes`, which outlives the call.
-        let read =
-            unsafe { libc::preadv2(file.as_raw_fd(), &raw const part, 1, at, libc::RWF_NOWAIT) };
-        match Errno::result(read).map(isize::unsigned_abs) {
-            // A part of it may be all that is in memory; what is missing is fetched by the full read.
-            Ok(length) if length == bytes.len() => Ok(Some(bytes)),
-            Ok(_) | Err(Errno::EAGAIN | Errno::EOPNOTSUPP) => Ok(None),
-            Err(error) => Err(error),
+        match self.copies.backing(of.node) {
+            Some(copy) => read_cached(copy.file(), offset, size),
+            None => read_cached(&*self.file_of(of)?, offset, size),
         }
     }
 
     /// Bytes of a file; fewer at its end only.
     pub(crate) fn read(&self, of: HandleOf, offset: u64, size: u32) -> Result<Vec<u8>, Errno> {
-        let file = self.file_of(of)?;
-        let mut bytes = vec![0; size as usize];
-        let mut filled = 0;
-        while filled < bytes.len() {
-            match file.read_at(&mut bytes[filled..], offset + filled as u64) {
-                Ok(0) => break,
-                Ok(read) => filled += read,
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(errno(error)),
-            }
+        if let Some(copy) = self.copies.backing(of.node)
+            && let Ok(bytes) = read_all(copy.file(), offset, size)
+        {
+            return Ok(bytes);
         }
-        bytes.truncate(filled);
-        Ok(bytes)
+        read_all(&*self.file_of(of)?, offset, size)
     }
 
     /// Writes all of `bytes`, or as many as fit.

@@ -18,12 +18,12 @@ pub enum DirectoryError {
     /// Its file system cannot name files for ever.
     #[error("{0} lies on a file system without file handles ({1})")]
     NoHandles(PathBuf, Errno),
-    /// Its file system may name another file by the handle of one that it has forgotten.
+    /// What is kept of its files here could be taken for another file's later.
     #[error(
-        "{0} lies on a file system in user space (FUSE), whose file handles do not last; use a mount of the \
-         kernel's own (NFS, CephFS, Lustre, a local disk)"
+        "files of {0} cannot be {1}: its file system is not one of the kernel's own (FUSE, 9p or SMB), and its \
+         file handles do not last"
     )]
-    UserSpace(PathBuf),
+    NotLasting(PathBuf, &'static str),
     /// The process may not act for others.
     #[error("act as the callers: {0}; needs root, or CAP_SETUID, CAP_SETGID and CAP_SETPCAP")]
     Identity(Errno),

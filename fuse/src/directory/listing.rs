@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
-use super::lookup::{Entry, find};
+use super::lookup::Entry;
 use super::{DirectoryFs, ROOT, sys};
 
 /// Bytes of entries that are read at once.
@@ -201,7 +201,7 @@ impl DirectoryFs {
             return Ok(tell(&row));
         }
         let name = super::lookup::component(&raw.name)?;
-        let found = match find(listing.directory.as_fd(), &name) {
+        let found = match self.find(listing.directory.as_fd(), &name) {
             // Gone meanwhile, or a mount point, which is no part of the volume.
             Err(Errno::ENOENT | Errno::EXDEV) => return Ok(true),
             other => other?,
@@ -210,7 +210,7 @@ impl DirectoryFs {
         if !plus {
             return Ok(tell(&row));
         }
-        let entry = self.entry(found)?;
+        let entry = self.entry(found, node, &name)?;
         row.number = entry.node;
         row.entry = Some(&entry);
         let told = tell(&row);

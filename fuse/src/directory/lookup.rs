@@ -1,13 +1,13 @@
 //! Names to nodes: what a name below a directory is, and what the kernel is told about it.
 
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::sys::stat::{FileStat, fstat};
+use nix::sys::stat::FileStat;
 
-use super::sys::{self, FileId};
+use super::sys::FileId;
 use super::{DirectoryFs, ROOT};
 
 /// Descriptors that name a file without opening it.
@@ -44,28 +44,27 @@ pub(super) fn component(name: &[u8]) -> Result<CString, Errno> {
     CString::new(name).map_err(|_| Errno::EINVAL)
 }
 
-/// What has a name now.
-pub(super) fn find(dir: BorrowedFd<'_>, name: &CStr) -> Result<Found, Errno> {
-    let fd = sys::open_child(dir, name, NAMED, 0)?;
-    let stat = fstat(&fd)?;
-    let id = sys::file_id(fd.as_fd())?;
-    Ok(Found { fd, stat, id })
-}
-
 impl DirectoryFs {
     /// What `name` in directory `parent` is.
     pub(crate) fn lookup(&self, parent: u64, name: &[u8]) -> Result<Entry, Errno> {
         let name = component(name)?;
-        let found = find(self.at(parent)?.fd(), &name)?;
-        self.entry(found)
+        match self.find(self.at(parent)?.fd(), &name) {
+            Err(Errno::ENOENT) => {
+                self.absent.note(parent, name.to_bytes());
+                Err(Errno::ENOENT)
+            }
+            found => self.entry(found?, parent, &name),
+        }
     }
 
     /// Notes what is about to be answered.
-    pub(super) fn entry(&self, found: Found) -> Result<Entry, Errno> {
+    pub(super) fn entry(&self, found: Found, parent: u64, name: &CStr) -> Result<Entry, Errno> {
         let generation = found.id.generation();
         let node = self.number(found.stat.st_ino);
-        self.nodes.answered(node, found.id)?;
+        let way = self.way(&found, parent, name);
+        self.nodes.answered(node, found.id, way)?;
         let stat = self.shown(self.tiered(found.fd.as_fd(), found.stat));
+        self.keep(node, found.fd);
         Ok(Entry {
             node,
             generation,
@@ -75,7 +74,9 @@ impl DirectoryFs {
 
     /// Attributes under the number the kernel has.
     pub(super) fn shown(&self, mut stat: FileStat) -> FileStat {
-        stat.st_ino = self.number(stat.st_ino);
+        let number = self.number(stat.st_ino);
+        self.note_shown(number, &stat);
+        stat.st_ino = number;
         self.overlay(stat)
     }
 

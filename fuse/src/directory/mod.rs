@@ -6,17 +6,21 @@
 //! and caches nothing but descriptors.
 //!
 //! ```text
-//! LOOKUP, READDIRPLUS -> lookup.rs, listing.rs -> nodes.rs     number -> file handle, on disk
+//! LOOKUP, READDIRPLUS -> lookup.rs, listing.rs -> nodes.rs     number -> file, on disk
+//!                                              -> naming.rs    file -> descriptor
 //! CREATE, RENAME, ... -> names.rs              -> intents.rs   evidence, before the operation
 //!                                              -> identity.rs  as the caller
 //! OPEN, RELEASE ------> opens.rs                               passthrough; handles in shared memory
+//!                                              -> fresh.rs     is what the kernel knows still so?
+//!                                              -> copies/      the version read from the SSD
 //! READ, WRITE, FSYNC -> data.rs                                without passthrough, and always fsync
 //! GETATTR, xattrs ----> attributes.rs
 //! contents elsewhere -> tiering/                               a cold store, where there is one
 //! all that takes space -> quota/                               limits that the directory does not keep
 //! ```
 //!
-//! A node id is opened by its file handle, never by a path, and a name is one component below an open
+//! A node id is opened by its file handle, or by the place it was last seen in, never by a path, and a
+//! name is one component below an open
 //! directory, resolved without following links or crossing mounts: no answer of another process, no
 //! symbolic link and no `..` leads out of the volume. A mount point inside it is `EXDEV`. What
 //! another process moves out of the volume stays reachable for those who had it open, as on any file
@@ -25,17 +29,22 @@
 //! Everything is written to the directory before it is answered; fsync is the directory's own. So
 //! what the volume promises about durability is what the directory promises.
 
+mod absent;
 mod attributes;
+mod copies;
 mod data;
 mod durability;
 mod error;
+mod fresh;
 mod identity;
 mod intents;
 mod listing;
 mod lookup;
 mod names;
+mod naming;
 mod nodes;
 mod opens;
+mod owner;
 mod quota;
 mod spool;
 mod staging;
@@ -59,6 +68,7 @@ use crate::fs::Kernel;
 use crate::handles::HandleTable;
 
 pub(crate) use attributes::{Change, OMIT};
+pub use copies::CopyStatus;
 pub(crate) use data::HandleOf;
 pub use durability::{Durability, Level, Levels, RuleError};
 pub use error::DirectoryError;
@@ -138,6 +148,8 @@ pub struct DirectoryStatus {
     pub recognised: u64,
     /// The limit that the daemon keeps, if there is one.
     pub quota: Option<QuotaStatus>,
+    /// Copies on the node's SSD.
+    pub copies: CopyStatus,
 }
 
 /// A directory as a read-write file system. See the module text.
@@ -146,13 +158,17 @@ pub struct DirectoryFs {
     root: OwnedFd,
     /// Any descriptor of the file system that is not `O_PATH`, for opening by handle.
     mount: OwnedFd,
+    naming: naming::Naming,
     /// The root's number in its own file system.
     root_number: u64,
     nodes: nodes::Nodes,
     intents: Arc<intents::Intents>,
+    absent: absent::Absent,
     opens: opens::Opens,
     durability: Durability,
     spool: Option<spool::Running>,
+    copies: copies::Copies,
+    fresh: fresh::Fresh,
     listings: listing::Listings,
     tiering: Option<Arc<tiering::Tiering>>,
     quota: Option<Arc<quota::Quota>>,
@@ -160,7 +176,7 @@ pub struct DirectoryFs {
     local_locks: bool,
     wants_passthrough: bool,
     has_acl: bool,
-    flushes: bool,
+    is_shared: bool,
     requests: AtomicU64,
     resent: AtomicU64,
     recognised: AtomicU64,
@@ -176,13 +192,8 @@ impl DirectoryFs {
         let mount = open(parts.root, flags | OFlag::O_RDONLY, Mode::empty()).map_err(failed)?;
         let root = open(parts.root, flags | OFlag::O_PATH, Mode::empty()).map_err(failed)?;
         let stat = fstat(&root).map_err(failed)?;
-        let kind = nix::sys::statfs::fstatfs(&mount).map_err(failed)?;
-        if kind.filesystem_type() == nix::sys::statfs::FUSE_SUPER_MAGIC {
-            return Err(DirectoryError::UserSpace(parts.root.to_owned()));
-        }
         let no_handles = |errno| DirectoryError::NoHandles(parts.root.to_owned(), errno);
-        let id = sys::file_id(root.as_fd()).map_err(no_handles)?;
-        sys::open_id(mount.as_fd(), &id, OFlag::O_PATH).map_err(no_handles)?;
+        let naming = naming::Naming::of(root.as_fd(), mount.as_fd()).map_err(no_handles)?;
         // On a thread of its own: this one goes on as it is.
         let probe = std::thread::spawn(identity::prepare_thread).join();
         probe
@@ -193,6 +204,7 @@ impl DirectoryFs {
         let intents = intents::Intents::open(&path, parts.fresh)
             .map_err(|error| DirectoryError::Intents(path, error))?;
         parts.durability.check(parts.cold.is_some())?;
+        naming.serves(&parts)?;
         let quota = open_quota(&parts)?;
         let stages = parts.durability.stages();
         let spool = match parts.spool.filter(|_| stages) {
@@ -221,15 +233,19 @@ impl DirectoryFs {
         let acl = sys::get_xattr(mount.as_fd(), attributes::ACL_ACCESS, &mut []);
         Ok(Arc::new(Self {
             has_acl: !matches!(acl, Err(Errno::EOPNOTSUPP)),
-            flushes: data::flush_does_something(mount.as_fd()),
+            is_shared: data::is_shared(mount.as_fd()),
             root,
             mount,
+            naming,
             root_number: stat.st_ino,
             nodes: nodes::Nodes::new(table, parts.fresh),
             intents,
+            absent: absent::Absent::default(),
             opens: opens::Opens::new(parts.handles),
             durability: parts.durability,
             spool,
+            copies: copies::Copies::default(),
+            fresh: fresh::Fresh::default(),
             listings: listing::Listings::default(),
             tiering,
             quota,
@@ -272,6 +288,11 @@ impl DirectoryFs {
         self.spool.is_some() || self.tiering.is_some()
     }
 
+    /// Whether other nodes may change the directory.
+    pub fn is_shared(&self) -> bool {
+        self.is_shared
+    }
+
     /// How long the kernel may believe an answer.
     pub(crate) fn ttl(&self) -> Duration {
         self.ttl
@@ -303,6 +324,7 @@ impl DirectoryFs {
             resent: count(&self.resent),
             recognised: count(&self.recognised),
             quota: self.quota.as_ref().map(|quota| quota.status()),
+            copies: self.copies.status(),
         }
     }
 
@@ -323,25 +345,9 @@ impl DirectoryFs {
 
     /// The kernel takes answers back.
     pub(crate) fn forget(&self, node: u64, count: u64) {
-        self.nodes.forgotten(node, count);
-    }
-
-    /// A descriptor of a node that serves to name it and what lies below it.
-    fn at(&self, node: u64) -> Result<At<'_>, Errno> {
-        if node == ROOT {
-            return Ok(At::Root(self.root.as_fd()));
+        if self.nodes.forgotten(node, count) {
+            self.naming.forget(node);
         }
-        self.reopen(node, OFlag::O_PATH | OFlag::O_NOFOLLOW)
-            .map(At::Node)
-    }
-
-    /// Opens a node by its handle.
-    fn reopen(&self, node: u64, flags: OFlag) -> Result<OwnedFd, Errno> {
-        if node == ROOT {
-            let how = flags | OFlag::O_DIRECTORY;
-            return sys::open_child(self.root.as_fd(), c".", how, 0);
-        }
-        sys::open_id(self.mount.as_fd(), &*self.nodes.id(node)?, flags)
     }
 }
 
@@ -360,6 +366,7 @@ fn open_quota(parts: &DirectoryParts<'_>) -> Result<Option<Arc<quota::Quota>>, D
 enum At<'a> {
     Root(BorrowedFd<'a>),
     Node(OwnedFd),
+    Kept(Arc<OwnedFd>),
 }
 
 impl At<'_> {
@@ -367,6 +374,7 @@ impl At<'_> {
         match self {
             Self::Root(fd) => *fd,
             Self::Node(fd) => fd.as_fd(),
+            Self::Kept(fd) => fd.as_fd(),
         }
     }
 }

@@ -15,8 +15,9 @@ use nix::unistd::{UnlinkatFlags, linkat, symlinkat, unlinkat};
 
 use super::identity::{Caller, as_caller};
 use super::intents::{Evidence, Intent, Intents};
-use super::lookup::{Found, component, find};
+use super::lookup::{Found, component};
 use super::opens::Opened;
+use super::owner;
 use super::quota::Charge;
 use super::{DirectoryFs, Entry, sys};
 
@@ -65,10 +66,10 @@ impl DirectoryFs {
         let opened = match self.opens.resent(place.unique) {
             Some(opened) => opened,
             None => {
-                let file = if is_named_only(found.fd.as_fd()) {
+                let file = if sys::is_named_only(found.fd.as_fd()) {
                     // Made by a dead worker.
                     let access = OFlag::O_RDWR | (wanted & KEPT);
-                    sys::open_id(self.mount.as_fd(), &found.id, access)?
+                    self.open_found(&found, access)?
                 } else {
                     found.fd.try_clone().map_err(|_| Errno::EMFILE)?
                 };
@@ -76,7 +77,7 @@ impl DirectoryFs {
                 self.open_made(&place, &found, file.into(), wanted & KEPT)?
             }
         };
-        let entry = match self.entry(found) {
+        let entry = match self.entry(found, place.parent, &component(place.name)?) {
             Ok(entry) => entry,
             Err(error) => {
                 self.release(opened.fh);
@@ -96,7 +97,7 @@ impl DirectoryFs {
         let made = self.make(place, libc::S_IFDIR, |dir, name| {
             mkdirat(dir, name, bits).map(|()| None)
         });
-        self.told(made)
+        self.told(place, made)
     }
 
     /// Makes a regular or special file.
@@ -111,7 +112,7 @@ impl DirectoryFs {
         let made = self.make(place, kind.bits(), |dir, name| {
             mknodat(dir, name, kind, bits, device).map(|()| None)
         });
-        self.told(made)
+        self.told(place, made)
     }
 
     /// Makes a symbolic link; nobody here ever follows it.
@@ -124,7 +125,7 @@ impl DirectoryFs {
         let made = self.make(place, libc::S_IFLNK, |dir, name| {
             symlinkat(target.as_c_str(), dir, name).map(|()| None)
         });
-        self.told(made)
+        self.told(place, made)
     }
 
     /// Gives a file another name.
@@ -137,15 +138,17 @@ impl DirectoryFs {
     ) -> Result<(Entry, Intent), Errno> {
         let name = component(name)?;
         let (file, dir) = (self.at(node)?, self.at(parent)?);
-        let id = sys::file_id(file.fd())?;
+        let id = self.identify(file.fd(), &fstat(file.fd())?)?;
         let evidence = Evidence::File(id.clone());
         let done = self.evidence(unique).is_some()
-            && find(dir.fd(), &name).is_ok_and(|found| found.id == id);
+            && self.find(dir.fd(), &name).is_ok_and(|found| found.id == id);
         let intent = self.intents.record(unique, &evidence);
         if done {
             self.recognise();
         } else {
-            is_free(dir.fd(), &name)?;
+            if !self.absent.take(parent, name.to_bytes()) {
+                is_free(dir.fd(), &name)?;
+            }
             linkat(
                 file.fd(),
                 c"",
@@ -154,7 +157,7 @@ impl DirectoryFs {
                 AtFlags::AT_EMPTY_PATH,
             )?;
         }
-        let entry = self.entry(find(dir.fd(), &name)?)?;
+        let entry = self.entry(self.find(dir.fd(), &name)?, parent, &name)?;
         Ok((entry, intent))
     }
 
@@ -168,7 +171,7 @@ impl DirectoryFs {
     ) -> Result<Intent, Errno> {
         let name = component(name)?;
         let dir = self.at(parent)?;
-        let victim = find(dir.fd(), &name);
+        let victim = self.find(dir.fd(), &name);
         if let Some(evidence @ Evidence::File(id)) = &self.evidence(unique) {
             let gone = match &victim {
                 Err(Errno::ENOENT) => true,
@@ -181,6 +184,7 @@ impl DirectoryFs {
             }
         }
         let victim = victim?;
+        self.unlinks(self.number(victim.stat.st_ino))?;
         let intent = self
             .intents
             .record(unique, &Evidence::File(victim.id.clone()));
@@ -211,10 +215,14 @@ impl DirectoryFs {
         }
         let (name, new_name) = (component(name)?, component(new_name)?);
         let (from, to) = (self.at(parent)?, self.at(new_parent)?);
-        let source = find(from.fd(), &name);
-        let target = match find(to.fd(), &new_name) {
-            Err(Errno::ENOENT) => None,
-            other => Some(other?),
+        let source = self.find(from.fd(), &name);
+        let free = self.absent.take(new_parent, new_name.to_bytes()) && !Intents::is_resent(unique);
+        let target = match free {
+            true => None,
+            false => match self.find(to.fd(), &new_name) {
+                Err(Errno::ENOENT) => None,
+                other => Some(other?),
+            },
         };
         if let Some(evidence @ Evidence::Rename(moved, replaced)) = &self.evidence(unique) {
             let there = target.as_ref().is_some_and(|found| found.id == *moved);
@@ -227,13 +235,19 @@ impl DirectoryFs {
             };
             if there && left && replaced.as_ref() != Some(moved) {
                 self.recognise();
+                if let Some(found) = &target {
+                    self.moved(found.stat.st_ino, new_parent, &new_name);
+                }
                 return Ok(self.intents.record(unique, evidence));
             }
         }
         let source = source?;
         let replaced = target.as_ref().map(|found| found.id.clone());
         let same = replaced.as_ref() == Some(&source.id);
-        let evidence = Evidence::Rename(source.id, replaced);
+        if let Some(target) = &target {
+            self.unlinks(self.number(target.stat.st_ino))?;
+        }
+        let evidence = Evidence::Rename(source.id.clone(), replaced);
         let intent = self.intents.record(unique, &evidence);
         let replaces = !same && !flags.contains(RenameFlags::RENAME_EXCHANGE);
         if let Some(target) = target.as_ref().filter(|_| replaces) {
@@ -246,8 +260,15 @@ impl DirectoryFs {
             new_name.as_c_str(),
             flags,
         )?;
-        if let Some(target) = target.filter(|_| replaces) {
-            self.hold(target, new_parent);
+        self.moved(source.stat.st_ino, new_parent, &new_name);
+        if let Some(target) = target
+            && !same
+        {
+            if replaces {
+                self.hold(target, new_parent);
+            } else {
+                self.moved(target.stat.st_ino, parent, &name);
+            }
         }
         Ok(intent)
     }
@@ -257,38 +278,52 @@ impl DirectoryFs {
         &self,
         place: Place<'_>,
         kind: u32,
-        make: impl FnOnce(BorrowedFd<'_>, &CStr) -> Result<Option<OwnedFd>, Errno>,
+        make: impl Fn(BorrowedFd<'_>, &CStr) -> Result<Option<OwnedFd>, Errno>,
     ) -> Result<(Found, Intent), Errno> {
         let name = component(place.name)?;
         let dir = self.at(place.parent)?;
         let evidence = Evidence::NameFree;
         if self.evidence(place.unique).is_some()
-            && let Ok(found) = find(dir.fd(), &name)
+            && let Ok(found) = self.find(dir.fd(), &name)
             && file_type(&found.stat) == kind
-            && found.stat.st_uid == place.caller.uid
+            && owner::may_be(&found.stat, place.caller)
         {
+            let found = self.given(dir.fd(), &name, found, place.caller)?;
             self.recognise();
             return Ok((found, self.intents.record(place.unique, &evidence)));
         }
-        is_free(dir.fd(), &name)?;
+        if !self.absent.take(place.parent, name.to_bytes()) {
+            is_free(dir.fd(), &name)?;
+        }
         let charge = Charge::file(self.quota.as_ref())?;
         let intent = self.intents.record(place.unique, &evidence);
-        let made = as_caller(place.caller, || make(dir.fd(), &name))??;
+        let made = match as_caller(place.caller, || make(dir.fd(), &name))? {
+            // Judged again below, without the caller's other groups.
+            Err(Errno::EACCES | Errno::EPERM) => {
+                self.make_and_give(dir.fd(), &name, place.caller, &make)?
+            }
+            made => made?,
+        };
         charge.keep();
         let found = match made {
-            None => find(dir.fd(), &name)?,
-            Some(fd) => Found {
-                stat: fstat(&fd)?,
-                id: sys::file_id(fd.as_fd())?,
-                fd,
-            },
+            None => self.find(dir.fd(), &name)?,
+            Some(fd) => {
+                let stat = fstat(&fd)?;
+                let id = self.identify(fd.as_fd(), &stat)?;
+                Found { fd, stat, id }
+            }
         };
         Ok((found, intent))
     }
 
-    fn told(&self, made: Result<(Found, Intent), Errno>) -> Result<(Entry, Intent), Errno> {
+    fn told(
+        &self,
+        place: Place<'_>,
+        made: Result<(Found, Intent), Errno>,
+    ) -> Result<(Entry, Intent), Errno> {
         let (found, intent) = made?;
-        Ok((self.entry(found)?, intent))
+        let name = component(place.name)?;
+        Ok((self.entry(found, place.parent, &name)?, intent))
     }
 
     /// What a dead worker has left about a request that is sent again.
@@ -329,10 +364,4 @@ fn is_free(dir: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
         Ok(_) | Err(Errno::EXDEV) => Err(Errno::EEXIST),
         Err(error) => Err(error),
     }
-}
-
-/// Whether a descriptor can only name its file.
-fn is_named_only(fd: BorrowedFd<'_>) -> bool {
-    let flags = nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_GETFL);
-    flags.is_ok_and(|flags| flags & libc::O_PATH != 0)
 }

@@ -16,10 +16,12 @@
 //! Lock: one mutex for each shard, held over a write of the table, never over a call below.
 
 use std::collections::HashMap;
+use std::ffi::CStr;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use nix::errno::Errno;
 
+use super::naming::Way;
 use super::quota::Kept;
 use super::sys::FileId;
 use super::table::Table;
@@ -31,6 +33,8 @@ const SHARDS: usize = 32;
 #[derive(Debug)]
 struct Node {
     id: Arc<FileId>,
+    /// Where it was last seen, where its handle does not last.
+    way: Option<Way>,
     /// Answers of this worker that the kernel has not taken back.
     lookups: u64,
     /// Whether a dead worker may have answered it, too.
@@ -61,10 +65,10 @@ impl Nodes {
     /// Writes a number down that is about to be answered, and counts the answer.
     ///
     /// Errors: `EIO` when it cannot be written down; the number must not be answered then.
-    pub(super) fn answered(&self, number: u64, id: FileId) -> Result<(), Errno> {
+    pub(super) fn answered(&self, number: u64, id: FileId, way: Option<Way>) -> Result<(), Errno> {
         let mut shard = self.shard(number);
         match shard.get_mut(&number) {
-            Some(node) if *node.id == id => {
+            Some(node) if *node.id == id && node.way == way => {
                 node.lookups += 1;
                 return Ok(());
             }
@@ -74,13 +78,17 @@ impl Nodes {
                     None if self.fresh => false,
                     None => self.table.get(number).map_err(failed)?.is_some(),
                 };
-                let lookups = known.map_or(0, |node| node.lookups);
-                self.table.put(&[(number, &id)]).map_err(failed)?;
+                let lookups = known.as_ref().map_or(0, |node| node.lookups);
+                self.table.put(number, &id, way.as_ref()).map_err(failed)?;
+                // The same file under another name is still held.
+                let same = known.filter(|node| *node.id == id);
+                let held = same.and_then(|node| node.held.take());
                 let node = Node {
                     id: Arc::new(id),
+                    way,
                     lookups: lookups + 1,
                     inherited,
-                    held: None,
+                    held,
                 };
                 shard.insert(number, node);
             }
@@ -92,20 +100,56 @@ impl Nodes {
     ///
     /// Errors: `ESTALE` when it was never answered, `EIO` when the table fails.
     pub(super) fn id(&self, number: u64) -> Result<Arc<FileId>, Errno> {
+        self.known(number, |node| Arc::clone(&node.id))
+    }
+
+    /// The file of a number and where it was last seen.
+    ///
+    /// Errors: as [`Nodes::id`]; `ESTALE` also when it has no place.
+    pub(super) fn way(&self, number: u64) -> Result<(Arc<FileId>, Way), Errno> {
+        let known = |node: &Node| Some((Arc::clone(&node.id), node.way.clone()?));
+        self.known(number, known)?.ok_or(Errno::ESTALE)
+    }
+
+    /// Notes that a file has another name now; nothing when its number is not known.
+    pub(super) fn moved(&self, number: u64, parent: u64, name: &CStr) {
+        if self.known(number, |_| ()).is_err() {
+            return;
+        }
+        let mut shard = self.shard(number);
+        let Some(node) = shard.get_mut(&number) else {
+            return;
+        };
+        if let Some(way) = &mut node.way {
+            way.parent = parent;
+            way.name = name.into();
+            if let Err(error) = self.table.put(number, &node.id, Some(way)) {
+                // Its old place is no other file's: what is found there is compared.
+                tracing::warn!(%error, number, "a new name is not written down");
+            }
+        }
+    }
+
+    fn known<T>(&self, number: u64, get: impl FnOnce(&Node) -> T) -> Result<T, Errno> {
         let mut shard = self.shard(number);
         if let Some(node) = shard.get(&number) {
-            return Ok(Arc::clone(&node.id));
+            return Ok(get(node));
         }
-        let id = self.table.get(number).map_err(failed)?;
-        let id = Arc::new(id.ok_or(Errno::ESTALE)?);
+        let (id, way) = self
+            .table
+            .get(number)
+            .map_err(failed)?
+            .ok_or(Errno::ESTALE)?;
         let node = Node {
-            id: Arc::clone(&id),
+            id: Arc::new(id),
+            way,
             lookups: 0,
             inherited: true,
             held: None,
         };
+        let got = get(&node);
         shard.insert(number, node);
-        Ok(id)
+        Ok(got)
     }
 
     /// Keeps a deleted file until the kernel has forgotten its number.
@@ -115,20 +159,20 @@ impl Nodes {
         }
     }
 
-    /// The kernel takes `count` answers back.
-    pub(super) fn forgotten(&self, number: u64, count: u64) {
+    /// The kernel takes `count` answers back; whether it does not know the number any more.
+    pub(super) fn forgotten(&self, number: u64, count: u64) -> bool {
         let mut shard = self.shard(number);
         let Some(node) = shard.get_mut(&number) else {
-            return;
+            return false;
         };
         node.lookups = node.lookups.saturating_sub(count);
         if node.lookups > 0 {
-            return;
+            return false;
         }
         if node.inherited {
             // The count of the dead worker is not known, so the number stays; its file need not.
             node.held = None;
-            return;
+            return false;
         }
         let gone = shard.remove(&number);
         if let Err(error) = self.table.remove(number) {
@@ -136,6 +180,7 @@ impl Nodes {
         }
         drop(shard);
         drop(gone); // may delete a large file
+        true
     }
 
     /// Numbers known in memory.
@@ -178,23 +223,38 @@ mod tests {
     fn a_number_goes_when_the_kernel_has_given_back_every_answer() {
         let place = tempfile::tempdir().unwrap();
         let nodes = Nodes::new(Table::open(place.path(), true).unwrap(), true);
-        nodes.answered(9, id(1)).unwrap();
-        nodes.answered(9, id(1)).unwrap();
+        nodes.answered(9, id(1), None).unwrap();
+        nodes.answered(9, id(1), None).unwrap();
         nodes.forgotten(9, 1);
         assert_eq!(*nodes.id(9).unwrap(), id(1));
         nodes.forgotten(9, 1);
         assert_eq!(nodes.id(9), Err(Errno::ESTALE));
         // A new file under the number of a deleted one.
-        nodes.answered(9, id(1)).unwrap();
-        nodes.answered(9, id(2)).unwrap();
+        nodes.answered(9, id(1), None).unwrap();
+        nodes.answered(9, id(2), None).unwrap();
         assert_eq!(*nodes.id(9).unwrap(), id(2));
         nodes.forgotten(9, 1);
         assert_eq!(*nodes.id(9).unwrap(), id(2));
         drop(nodes);
+        // A file that moved is found by its new name, also by the next worker.
+        let way = |parent, name: &CStr| Way {
+            parent,
+            name: name.into(),
+            handle: None,
+        };
+        let numbered = FileId {
+            kind: crate::directory::naming::NUMBERED,
+            bytes: [7; 12].into(),
+        };
+        nodes.answered(7, numbered, Some(way(1, c"old"))).unwrap();
+        nodes.moved(7, 9, c"new");
+        assert_eq!(nodes.way(7).unwrap().1, way(9, c"new"));
         // The next worker cannot know how often the dead one answered.
         let nodes = Nodes::new(Table::open(place.path(), false).unwrap(), false);
-        nodes.answered(9, id(2)).unwrap();
+        nodes.answered(9, id(2), None).unwrap();
         nodes.forgotten(9, 1);
         assert_eq!(*nodes.id(9).unwrap(), id(2));
+        assert_eq!(nodes.way(7).unwrap().1, way(9, c"new"));
+        assert_eq!(nodes.way(9), Err(Errno::ESTALE));
     }
 }

@@ -145,10 +145,53 @@ impl Opens {
     ///
     /// Errors: `ENFILE` when a million handles are open.
     pub(super) fn open(&self, unique: u64, node: u64, file: File) -> Result<Opened, Errno> {
+        let opened = self.record(unique, node, || self.register(node, &file))?;
+        lock(&self.files).insert(opened.fh, Arc::new(file));
+        Ok(opened)
+    }
+
+    /// As [`Opens::open`], its data through the daemon.
+    ///
+    /// Errors: as [`Opens::open`].
+    pub(super) fn open_through(&self, unique: u64, node: u64, file: File) -> Result<Opened, Errno> {
+        let opened = self.open_served(unique, node)?;
+        lock(&self.files).insert(opened.fh, Arc::new(file));
+        Ok(opened)
+    }
+
+    /// Records an open whose data comes through the daemon, from another place than a file of the
+    /// directory, unless other handles say otherwise.
+    ///
+    /// Errors: as [`Opens::open`].
+    pub(super) fn open_served(&self, unique: u64, node: u64) -> Result<Opened, Errno> {
+        self.record(unique, node, || (Mode::Cached, None))
+    }
+
+    /// The node of an open handle.
+    pub(super) fn node_of(&self, fh: u64) -> Option<u64> {
+        self.table.get(fh).map(|handle| handle.node)
+    }
+
+    /// The kernel asks for the attributes of a node again.
+    pub(super) fn forget_attributes(&self, node: u64) {
+        if let Some(kernel) = self.kernel.get()
+            && let Err(error) = kernel.forget_attributes(node)
+        {
+            tracing::warn!(%error, ino = node, "old attributes may be seen");
+        }
+    }
+
+    /// Adds a handle; `first` says how a node is opened that nobody has open.
+    fn record(
+        &self,
+        unique: u64,
+        node: u64,
+        first: impl FnOnce() -> (Mode, Option<u32>),
+    ) -> Result<Opened, Errno> {
         let mut nodes = lock(&self.nodes);
         let (mode, index) = match nodes.get(&node) {
             Some(opens) => (opens.mode, opens.index),
-            None => self.register(node, &file),
+            None => first(),
         };
         let Ok(fh) = self.table.insert(unique, node, mode) else {
             if !nodes.contains_key(&node) {
@@ -163,7 +206,6 @@ impl Opens {
         });
         opens.handles += 1;
         drop(nodes);
-        lock(&self.files).insert(fh, Arc::new(file));
         let counter = match mode {
             Mode::Passthrough(_) => &self.passed_through,
             Mode::Cached => &self.served,

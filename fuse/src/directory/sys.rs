@@ -10,7 +10,9 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{FileStat, Mode};
+
+use super::naming::NUMBERED;
 
 /// Longest file handle of any file system (`MAX_HANDLE_SZ`).
 pub(super) const HANDLE_MAX: usize = 128;
@@ -31,6 +33,16 @@ pub(super) struct FileId {
 }
 
 impl FileId {
+    /// A file by its number and type, where handles do not last.
+    pub(super) fn of_number(stat: &FileStat) -> Self {
+        let kind = stat.st_mode & libc::S_IFMT;
+        let bytes = [&stat.st_ino.to_le_bytes()[..], &kind.to_le_bytes()].concat();
+        Self {
+            kind: NUMBERED,
+            bytes: bytes.into(),
+        }
+    }
+
     /// A number that differs between two files which have the same inode number one after the other.
     /// The kernel compares 32 bits.
     pub(super) fn generation(&self) -> u32 {
@@ -126,6 +138,21 @@ pub(super) fn open_id(mount: BorrowedFd<'_>, id: &FileId, flags: OFlag) -> Resul
     let fd = Errno::result(fd)?;
     // SAFETY: the kernel has just made this descriptor for us.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Opens the file that an `O_PATH` descriptor names: a directory, or what is no symbolic link.
+pub(super) fn open_named(fd: BorrowedFd<'_>, flags: OFlag) -> Result<OwnedFd, Errno> {
+    if flags.contains(OFlag::O_DIRECTORY) {
+        return open_child(fd, c".", flags, 0);
+    }
+    let flags = (flags | OFlag::O_CLOEXEC) - OFlag::O_NOFOLLOW;
+    nix::fcntl::open(link_of(fd).as_c_str(), flags, Mode::empty())
+}
+
+/// Whether a descriptor can only name its file.
+pub(super) fn is_named_only(fd: BorrowedFd<'_>) -> bool {
+    let flags = nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_GETFL);
+    flags.is_ok_and(|flags| flags & libc::O_PATH != 0)
 }
 
 /// chmod(2) of an `O_PATH` descriptor.

@@ -15,6 +15,9 @@ pub trait Kernel: Send + Sync + Debug + 'static {
     /// Ends a registration. Open handles that use it go on.
     fn close_backing(&self, id: u32) -> io::Result<()>;
 
+    /// Makes the kernel ask for the attributes of `node` again. Waits for nothing.
+    fn forget_attributes(&self, node: u64) -> io::Result<()>;
+
     /// Makes the kernel ask again what `name` in directory `parent` is. Waits for lookups in that
     /// directory, so it must not be called by a thread that answers requests.
     fn forget_name(&self, parent: u64, name: &[u8]) -> io::Result<()>;

@@ -34,6 +34,11 @@ impl<K: Hash + Eq, V> Bounded<K, V> {
         self.0.push(key, value).map(|(_, old)| old)
     }
 
+    /// Takes an entry out.
+    pub(crate) fn remove(&mut self, key: &K) -> Option<V> {
+        self.0.pop(key)
+    }
+
     /// Takes out the entry used longest ago.
     pub(crate) fn pop_oldest(&mut self) -> Option<(K, V)> {
         self.0.pop_lru()

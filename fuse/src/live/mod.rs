@@ -46,7 +46,7 @@ pub use self::lister::Lister;
 pub use self::table::TableError;
 pub(crate) use self::table::options as database_options;
 
-use self::bounded::Bounded;
+pub(crate) use self::bounded::Bounded;
 use self::feed::{Feed, Manners};
 use self::flight::Flights;
 use self::listing::{Listing, Look};

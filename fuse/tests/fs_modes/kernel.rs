@@ -56,6 +56,10 @@ impl Kernel for FakeKernel {
         }
     }
 
+    fn forget_attributes(&self, _: u64) -> io::Result<()> {
+        Ok(())
+    }
+
     fn forget_name(&self, parent: u64, name: &[u8]) -> io::Result<()> {
         assert_eq!(parent, 1);
         self.0

@@ -31,6 +31,7 @@ pub(super) fn directory(args: &MountArgs, source: &Source) -> anyhow::Result<Dir
         spool: args.spool.as_deref().map(std::path::absolute).transpose()?,
         spool_size: args.spool_size,
         space: None,
+        ssd_cache: args.ssd_cache,
     })
 }
 
@@ -102,6 +103,7 @@ pub(super) fn space(
             base,
             name: name.clone(),
         }),
+        ssd_cache: args.ssd_cache,
     };
     Ok((directory, tenant))
 }

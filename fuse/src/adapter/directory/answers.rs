@@ -132,14 +132,16 @@ fn nothing() -> FileAttr {
     }
 }
 
-/// How a handle is opened. Not `FOPEN_KEEP_CACHE`: another node may have written since.
+/// How a handle is opened. `keeps`: the pages that the kernel has are known to be of the version that
+/// is opened; otherwise another node may have written since.
 ///
 /// `counted`: what is written comes here. `FOPEN_DIRECT_IO` overrides passthrough for read(2) and
 /// write(2) of this handle, and leaves its mappings passed through (`fuse_file_write_iter` and
 /// `fuse_file_mmap` of the kernel).
-pub(super) fn open_flags(flush: bool, counted: bool, mode: Mode) -> FopenFlags {
+pub(super) fn open_flags(flush: bool, keeps: bool, counted: bool, mode: Mode) -> FopenFlags {
     let mut flags = FopenFlags::empty();
     flags.set(FopenFlags::FOPEN_NOFLUSH, !flush);
+    flags.set(FopenFlags::FOPEN_KEEP_CACHE, keeps);
     let passed = matches!(mode, Mode::Passthrough(_));
     flags.set(FopenFlags::FOPEN_DIRECT_IO, counted && passed);
     flags

@@ -38,7 +38,7 @@ impl DirectoryAdapter {
             request,
             node,
             move |fs| fs.open_file(unique, node, flags),
-            move |_, opened| Self::reply_opened(opened, counted, reply),
+            move |this, opened| this.reply_opened(opened, counted, reply),
         );
     }
 

@@ -119,6 +119,7 @@ impl DirectoryAdapter {
     }
 
     fn reply_opened(
+        &self,
         opened: Result<Opened, nix::errno::Errno>,
         counted: bool,
         reply: fuser::ReplyOpen,
@@ -127,7 +128,7 @@ impl DirectoryAdapter {
             Err(errno) => return reply.error(answers::error(errno)),
             Ok(opened) => opened,
         };
-        let flags = answers::open_flags(flush, counted, mode);
+        let flags = answers::open_flags(flush, self.fs.keeps_pages(fh), counted, mode);
         match mode {
             Mode::Cached => reply.opened(fuser::FileHandle(fh), flags),
             Mode::Passthrough(id) => {
@@ -151,7 +152,8 @@ impl DirectoryAdapter {
         };
         let attr = answers::file_attr(&entry.stat);
         let (ttl, generation) = (self.fs.ttl(), Generation(entry.generation.into()));
-        let flags = answers::open_flags(opened.flush, self.fs.counts_writes(), opened.mode);
+        let counted = self.fs.counts_writes();
+        let flags = answers::open_flags(opened.flush, false, counted, opened.mode);
         let fh = fuser::FileHandle(opened.fh);
         match opened.mode {
             Mode::Cached => reply.created(&ttl, &attr, generation, fh, flags),

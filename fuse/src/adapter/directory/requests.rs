@@ -188,7 +188,8 @@ impl Filesystem for DirectoryAdapter {
             return self.open_when_here(request, node.0, flags.0, reply);
         }
         let writes = flags.0 & libc::O_ACCMODE != libc::O_RDONLY;
-        Self::reply_opened(opened, writes && self.fs.counts_writes(), reply);
+        let counted = writes && self.fs.counts_writes();
+        self.reply_opened(opened, counted, reply);
     }
 
     fn read(

@@ -1,0 +1,82 @@
+//! Attributes at open: what another node has changed is seen by who opens afterwards.
+//!
+//! The kernel believes attributes for a while (`ttl`), and so does the client of a shared file system
+//! below. Close-to-open consistency is stricter: an open asks the server, and where its answer is not
+//! what the kernel was told last, the kernel is told to forget that before the open is answered. The
+//! next stat(2) asks again. Contents need nothing: opening a file below does the same for them.
+//!
+//! Lock: one mutex over the map, never held over a call.
+
+use std::sync::{Mutex, PoisonError};
+
+use nix::errno::Errno;
+use nix::sys::stat::FileStat;
+
+use super::DirectoryFs;
+use super::copies::Stamp;
+use crate::live::Bounded;
+
+/// Files whose attributes are compared; of others the kernel always forgets them.
+const SHOWN: usize = 64 << 10;
+
+/// The attributes that the kernel was told last. See the module text.
+#[derive(Debug)]
+pub(super) struct Fresh {
+    shown: Mutex<Bounded<u64, Stamp>>,
+}
+
+impl Default for Fresh {
+    fn default() -> Self {
+        Self {
+            shown: Mutex::new(Bounded::new(SHOWN)),
+        }
+    }
+}
+
+impl Fresh {
+    fn note(&self, node: u64, stamp: Stamp) {
+        self.lock().insert(node, stamp);
+    }
+
+    /// Whether the kernel was told this last; it is not known to have been told anything afterwards.
+    fn is(&self, node: u64, stamp: Stamp) -> bool {
+        let mut shown = self.lock();
+        let same = shown.get(&node).is_some_and(|known| *known == stamp);
+        if !same {
+            shown.remove(&node);
+        }
+        same
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Bounded<u64, Stamp>> {
+        // The map is whole after each of its calls.
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl DirectoryFs {
+    /// Whether others than this kernel may change files, or a version is needed at each open.
+    fn watches(&self) -> bool {
+        self.is_shared || self.copies.is_on()
+    }
+
+    /// Notes what the kernel is about to be told about a node.
+    pub(super) fn note_shown(&self, node: u64, below: &FileStat) {
+        if self.watches() {
+            self.fresh.note(node, Stamp::of(below, below.st_ino));
+        }
+    }
+
+    /// The version of a node that the server has now; the kernel forgets what it was told of another.
+    /// `None` where nobody but this kernel changes files, and no version is needed.
+    pub(super) fn revalidate(&self, node: u64) -> Result<Option<Stamp>, Errno> {
+        if !self.watches() {
+            return Ok(None);
+        }
+        let stamp = Stamp::now(self.at(node)?.fd())?;
+        if !self.fresh.is(node, stamp) {
+            self.opens.forget_attributes(node);
+        }
+        Ok(Some(stamp))
+    }
+}
