@@ -1,8 +1,9 @@
-"""A shared file system for the warm tier: GlusterFS, or a second local file system in its place.
+"""A shared file system for the warm tier and for directory volumes: GlusterFS, or a second local file system in its place.
 
 GlusterFS runs whole (glusterd, one brick, a FUSE client) in a network namespace of its own: its
 fixed port 24007 can then meet nobody else's, and nothing of it is reachable from outside. The mount
-itself belongs to the mount namespace of the tests.
+itself belongs to the mount namespace of the tests. There are two mounts, each by a client of its own, as
+on two nodes.
 
 Where it cannot run, an ext4 image on a loop device stands in: another file system than the hot
 tier's, but not a shared one. `TERRACE_TEST_SHARED_FS_KIND` says which it is.
@@ -17,6 +18,9 @@ from pathlib import Path
 from support import HERE, Run, Unavailable, need_program, need_root, run
 
 VOLUME = "warm"
+# What has to be off for close-to-open consistency between clients: by default a close does not wait for the
+# bricks, an open asks nobody, and attributes are kept for a second.
+OFF = ("performance.flush-behind", "performance.open-behind", "performance.stat-prefetch")
 IMAGE_BYTES = 4 << 30
 
 
@@ -36,14 +40,16 @@ class Shared:
     def up(self) -> dict[str, str]:
         need_root()
         try:
-            mountpoint, kind = self.gluster(), "glusterfs"
+            mountpoint, other = self.gluster()
+            return {"TERRACE_TEST_SHARED_FS": str(mountpoint), "TERRACE_TEST_SHARED_FS_KIND": "glusterfs",
+                    "TERRACE_TEST_SHARED_FS_OTHER": str(other)}
         except Exception as why:  # Whatever is wrong with GlusterFS, the stand-in can still serve.
             print(f"shared: no GlusterFS here ({why}); an ext4 image on a loop device stands in", flush=True)
-            mountpoint, kind = self.loop_device(), "ext4-loop"
-        return {"TERRACE_TEST_SHARED_FS": str(mountpoint), "TERRACE_TEST_SHARED_FS_KIND": kind}
+            mountpoint = self.loop_device()
+        return {"TERRACE_TEST_SHARED_FS": str(mountpoint), "TERRACE_TEST_SHARED_FS_KIND": "ext4-loop"}
 
-    def gluster(self) -> Path:
-        """glusterd, a volume of one brick, and its mount."""
+    def gluster(self) -> tuple[Path, Path]:
+        """glusterd, a volume of one brick, and two mounts of it."""
         need_program("glusterd", "gluster", "glusterfs", "ip", "nsenter", "mount.glusterfs")
         data = self.run.place("gluster")
         for directory in ("work", "run", "brick"):
@@ -60,13 +66,17 @@ class Shared:
         self.run.wait("glusterd", daemon, 30, lambda: succeeds(client + ["volume", "list"]))
         # A brick on the root file system is refused without `force`.
         run(client + ["volume", "create", VOLUME, f"{host}:{data}/brick", "force"])
+        for option in OFF:
+            run(client + ["volume", "set", VOLUME, option, "off"])
         run(client + ["volume", "start", VOLUME])
-        mountpoint = self.run.place("shared")
-        self.run.record(kind="mount", path=str(mountpoint))
-        run(inside + ["mount", "-t", "glusterfs", "-o", f"log-file={self.run.place('log')}/gluster-mount.log",
-                      f"{host}:/{VOLUME}", str(mountpoint)])
-        check_writable(mountpoint)
-        return mountpoint
+        mountpoints = self.run.place("shared"), self.run.place("shared-other")
+        for mountpoint in mountpoints:
+            self.run.record(kind="mount", path=str(mountpoint))
+            log = self.run.place("log") / f"gluster-{mountpoint.name}.log"
+            run(inside + ["mount", "-t", "glusterfs", "-o", f"log-file={log}", f"{host}:/{VOLUME}",
+                          str(mountpoint)])
+            check_writable(mountpoint)
+        return mountpoints
 
     def namespace(self, host: str) -> list[str]:
         """A network namespace in which `host` is this machine; the prefix of commands inside it."""
