@@ -36,6 +36,8 @@ pub(crate) use need_mount;
 #[derive(Debug)]
 pub(crate) struct World {
     root: tempfile::TempDir,
+    /// Command and arguments that every `terrace` is run through (`nsenter ...`).
+    inside: Vec<String>,
     children: Mutex<Vec<Child>>,
     mounts: Mutex<Vec<PathBuf>>,
     watchdog: Option<(SyncSender<()>, JoinHandle<()>)>,
@@ -44,6 +46,11 @@ pub(crate) struct World {
 impl World {
     /// Directories only; the first mount starts the rest.
     pub(crate) fn start() -> Self {
+        Self::inside(&[])
+    }
+
+    /// The same, its processes run through a command such as `nsenter --net=...`.
+    pub(crate) fn inside(command: &[String]) -> Self {
         let place = std::env::var_os("TERRACE_TEST_DIR");
         let place = place.unwrap_or_else(|| env!("CARGO_TARGET_TMPDIR").into());
         let root = tempfile::tempdir_in(place).unwrap();
@@ -57,6 +64,7 @@ impl World {
         });
         let world = Self {
             root,
+            inside: command.to_vec(),
             children: Mutex::default(),
             mounts: Mutex::default(),
             watchdog: Some((sender, thread)),
@@ -101,8 +109,14 @@ impl World {
     }
 
     fn command(&self, binary: &Path) -> Command {
-        let mut command = Command::new(binary);
+        let mut words = self
+            .inside
+            .iter()
+            .map(AsRef::as_ref)
+            .chain([binary.as_os_str()]);
+        let mut command = Command::new(words.next().unwrap());
         command
+            .args(words)
             .arg("--run-dir")
             .arg(self.root.path().join("run"))
             .stdin(Stdio::null());

@@ -5,10 +5,12 @@
 //! same operations here and on a plain directory, `soak` kills workers under writers, `escape` tries
 //! to get out, `manners` what no other one sees, `spaces` limits, `holes` what goes through besides
 //! names and bytes, `power` a power loss, `pace` measures,
-//! `durability` does all of that to staged files.
+//! `durability` does all of that to staged files. `shared` and `nodes` have GlusterFS below, `stacked`
+//! another file system in user space; `copies` looks at what is read from the SSD.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod copies;
 mod differential;
 #[expect(dead_code, reason = "shared with the tests of the hot tier")]
 #[path = "../../cache/tests/hot/disk.rs"]
@@ -18,13 +20,19 @@ mod escape;
 mod exerciser;
 mod holes;
 mod manners;
+#[expect(dead_code, reason = "shared with tests whose nodes talk to servers")]
+#[path = "../support/namespace.rs"]
+mod namespace;
+mod nodes;
 #[path = "../support/numbers.rs"]
 mod numbers;
 mod pace;
 mod posix;
 mod power;
+mod shared;
 mod soak;
 mod spaces;
+mod stacked;
 mod staged_spaces;
 #[expect(dead_code, reason = "shared with the tests of read-only mounts")]
 #[path = "../takeover/world.rs"]
@@ -39,6 +47,8 @@ struct Volume {
     world: World,
     below: PathBuf,
     mount: PathBuf,
+    /// Removes `below`, after the mount is gone, where it is not in the world's own directory.
+    _place: Option<tempfile::TempDir>,
 }
 
 impl Volume {
@@ -52,6 +62,16 @@ impl Volume {
     /// Mounts this directory, on another file system.
     fn below(directory: &Path, options: &[&str]) -> Self {
         Self::mounted(World::start(), directory.to_owned(), options)
+    }
+
+    /// Mounts a fresh directory in this one, on another file system.
+    fn fresh_below(directory: &Path, options: &[&str]) -> Self {
+        let place = tempfile::tempdir_in(directory).unwrap();
+        let volume = Self::below(place.path(), options);
+        Self {
+            _place: Some(place),
+            ..volume
+        }
     }
 
     /// A volume whose bytes all go through the daemon.
@@ -71,6 +91,7 @@ impl Volume {
             world,
             below,
             mount,
+            _place: None,
         }
     }
 

@@ -14,7 +14,7 @@ use crate::world::{need_mount, wait_for};
 const REUSES: u32 = 200;
 
 /// Kills the worker; returns when another one serves.
-fn kill(volume: &Volume) {
+pub(crate) fn kill(volume: &Volume) {
     let old = volume.world.worker();
     volume.world.signal(old, Signal::SIGKILL);
     wait_for("another worker", || {

@@ -1,5 +1,6 @@
 //! The POSIX suite on a volume.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -110,24 +111,46 @@ fn the_posix_suite_passes_within_a_limit() {
     }
 }
 
+/// What the suite says about a directory.
+pub(crate) struct Verdict {
+    good: bool,
+    /// Lines about tests that failed, by their names.
+    pub(crate) failed: BTreeMap<String, String>,
+    pub(crate) passed: u32,
+    pub(crate) said: String,
+}
+
+/// Runs the suite on a directory.
+pub(crate) fn judge(program: &str, world: &World, directory: &Path) -> Verdict {
+    // The suite acts as other users, who must be able to come here, and trips over some lengths of
+    // the path it works on (`capacity overflow`).
+    let place = Bound::new(directory);
+    let configuration = world.scratch("suite").join("pjdfstest.toml");
+    fs::write(&configuration, CONFIGURATION).unwrap();
+    let (good, said) = run(program, &configuration, place.0.path());
+    let failed = said.lines().filter(|line| line.contains("FAILED"));
+    let named = |line: &str| Some((line.split_whitespace().next()?.to_owned(), line.to_owned()));
+    Verdict {
+        good,
+        failed: failed.filter_map(named).collect(),
+        passed: number_before(&said, "passed").unwrap(),
+        said,
+    }
+}
+
 fn passes(program: &str, world: &World, mount: &Path) {
     passes_but(program, world, mount, &[]);
 }
 
 /// The suite passes; tests whose names contain one of `but` may fail.
 pub(crate) fn passes_but(program: &str, world: &World, mount: &Path, but: &[&str]) {
-    // The suite acts as other users, who must be able to come here, and trips over some lengths of
-    // the path it works on (`capacity overflow`).
-    let place = Bound::new(mount);
-    let configuration = world.scratch("suite").join("pjdfstest.toml");
-    fs::write(&configuration, CONFIGURATION).unwrap();
-    let (good, said) = run(program, &configuration, place.0.path());
-    let all = said.lines().filter(|line| line.contains("FAILED"));
-    let (excused, failed): (Vec<&str>, Vec<&str>) =
+    let verdict = judge(program, world, mount);
+    let (passed, said) = (verdict.passed, verdict.said);
+    let all = verdict.failed.into_values();
+    let (excused, failed): (Vec<String>, Vec<String>) =
         all.partition(|line| but.iter().any(|part| line.contains(part)));
-    let well = failed.is_empty() && (good || !excused.is_empty());
+    let well = failed.is_empty() && (verdict.good || !excused.is_empty());
     assert!(well, "failed:\n{}\n{said}", failed.join("\n"));
-    let passed = number_before(&said, "passed").unwrap();
     println!("pjdfstest: {passed} passed, {} excused", excused.len());
     let counted = passed + u32::try_from(excused.len()).unwrap();
     assert!(counted >= PASSED, "only {passed} passed:\n{said}");

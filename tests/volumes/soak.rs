@@ -166,7 +166,7 @@ fn workers_of_a_limited_volume_are_killed_under_writers() {
 }
 
 /// Writers while workers are killed; then the directory below is looked at.
-fn under_kills(world: &World, mount: &Path, below: &Path, wanted: u64) {
+pub(crate) fn under_kills(world: &World, mount: &Path, below: &Path, wanted: u64) {
     let (stop, longest) = (AtomicBool::new(false), AtomicU64::new(0));
     let rounds: Vec<AtomicU64> = (0..WRITERS).map(|_| AtomicU64::new(0)).collect();
     let mut told = BTreeMap::new();
