@@ -2,7 +2,7 @@
 //! real shared file system, on one directory.
 //!
 //! Every block of every file says which version of the file it is of. A writer on either node makes the
-//! next version, in place, by appending or by renaming, closes it, and only then says so. Who opens
+//! next version, truncating or over the last one, closes it, and only then says so. Who opens
 //! afterwards, on whichever node, must find no block of an older version; and while nobody writes, exactly
 //! the last version, by read(2), by stat(2) and in a map.
 
@@ -125,24 +125,15 @@ fn write(mount: &Path, file: u64, known: &Known, how: u64) {
         .flat_map(|number| block(file, version, number))
         .collect();
     let name = path(mount, file);
-    match how % 3 {
-        0 => fs::write(&name, &bytes).unwrap(), // truncates, writes in place
-        1 => {
-            let mut written = OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .open(&name)
-                .unwrap();
-            written.write_all(&bytes).unwrap();
-            written.set_len(bytes.len() as u64).unwrap();
-        }
-        _ => {
-            let temporary = name.with_extension(format!("{version}"));
-            fs::write(&temporary, &bytes).unwrap();
-            fs::rename(&temporary, &name).unwrap();
-        }
-    }
+    let written = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(how % 2 == 0)
+        .open(&name);
+    let mut written = written.unwrap();
+    written.write_all(&bytes).unwrap();
+    written.set_len(bytes.len() as u64).unwrap();
+    drop(written);
     known.closed.store(version, SeqCst);
 }
 
@@ -153,8 +144,6 @@ fn read(mount: &Path, file: u64, known: &Known, quiet: bool) {
     let name = path(mount, file);
     let mut opened = match File::open(&name) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && least == 0 => return,
-        // Replaced by another node between the look-up and the open, as on any shared file system.
-        Err(error) if !quiet && error.raw_os_error() == Some(nix::libc::ESTALE) => return,
         other => other.unwrap_or_else(|error| panic!("{}: {error}", name.display())),
     };
     let mut bytes = Vec::new();
