@@ -6,7 +6,7 @@
 //! afterwards, on whichever node, must find no block of an older version; and while nobody writes, exactly
 //! the last version, by read(2), by stat(2) and in a map.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
