@@ -2,11 +2,11 @@
 //! real shared file system, on one directory.
 //!
 //! Every block of every file says which version of the file it is of. A writer on either node makes the
-//! next version, truncating or over the last one, closes it, and only then says so. Who opens
+//! next version, truncating, over the last one or by renaming, closes it, and only then says so. Who opens
 //! afterwards, on whichever node, must find no block of an older version; and while nobody writes, exactly
 //! the last version, by read(2), by stat(2) and in a map.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
@@ -125,15 +125,20 @@ fn write(mount: &Path, file: u64, known: &Known, how: u64) {
         .flat_map(|number| block(file, version, number))
         .collect();
     let name = path(mount, file);
+    let temporary = name.with_extension(format!("{version}"));
+    let renames = how % 3 == 2;
     let written = OpenOptions::new()
         .write(true)
         .create(true)
-        .truncate(how % 2 == 0)
-        .open(&name);
+        .truncate(how % 3 == 0)
+        .open(if renames { &temporary } else { &name });
     let mut written = written.unwrap();
     written.write_all(&bytes).unwrap();
     written.set_len(bytes.len() as u64).unwrap();
     drop(written);
+    if renames {
+        fs::rename(&temporary, &name).unwrap();
+    }
     known.closed.store(version, SeqCst);
 }
 
@@ -144,6 +149,8 @@ fn read(mount: &Path, file: u64, known: &Known, quiet: bool) {
     let name = path(mount, file);
     let mut opened = match File::open(&name) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && least == 0 => return,
+        // Replaced by another node between the look-up and the open, as on any shared file system.
+        Err(error) if !quiet && error.raw_os_error() == Some(nix::libc::ESTALE) => return,
         other => other.unwrap_or_else(|error| panic!("{}: {error}", name.display())),
     };
     let mut bytes = Vec::new();

@@ -109,7 +109,12 @@ impl DirectoryFs {
             return Ok(opened);
         }
         if !self.durability.is_empty() {
-            self.revalidate(node).ok(); // what is staged may have nothing below
+            let stamp = self.revalidate(node);
+            let stages = self.spool.as_ref().is_some_and(|spool| !spool.is_empty());
+            // What is staged may have nothing below.
+            if !stages {
+                stamp.map_err(|error| self.gone(node, error))?;
+            }
             return self.open_ruled(unique, node, flags);
         }
         let wanted = OFlag::from_bits_truncate(flags) & (OFlag::O_ACCMODE | KEPT);

@@ -5,6 +5,12 @@
 //! what the kernel was told last, the kernel is told to forget that before the open is answered. The
 //! next stat(2) asks again. Contents need nothing: opening a file below does the same for them.
 //!
+//! Names are believed for a while, too, so an open may come for a file whose name another node has given
+//! to another one. Where somebody here still has the old one open, its server answers for it as before,
+//! but says that it has no name. Such an open is `ESTALE`: the kernel looks the name up again and opens
+//! what has it now. A file whose last name was removed here ([`super::nodes::Nodes::hold`]) is opened
+//! all the same: the kernel knows that it has no name, so who opens it means it (`/proc/PID/fd`).
+//!
 //! Lock: one mutex over the map, never held over a call.
 
 use std::sync::{Mutex, PoisonError};
@@ -69,11 +75,16 @@ impl DirectoryFs {
 
     /// The version of a node that the server has now; the kernel forgets what it was told of another.
     /// `None` where nobody but this kernel changes files, and no version is needed.
+    ///
+    /// Errors: `ESTALE` when another node has taken its last name; those of asking.
     pub(super) fn revalidate(&self, node: u64) -> Result<Option<Stamp>, Errno> {
         if !self.watches() {
             return Ok(None);
         }
-        let stamp = Stamp::now(self.at(node)?.fd())?;
+        let (stamp, names) = Stamp::with_names(self.at(node)?.fd())?;
+        if names == 0 && !self.nodes.is_held(node) && !self.is_where_it_was(node) {
+            return Err(Errno::ESTALE);
+        }
         if !self.fresh.is(node, stamp) {
             self.opens.forget_attributes(node);
         }

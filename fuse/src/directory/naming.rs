@@ -208,6 +208,20 @@ impl DirectoryFs {
         Errno::ESTALE
     }
 
+    /// Whether the server still finds a node by its place. A file system in user space may say of every
+    /// file that it has no name.
+    pub(super) fn is_where_it_was(&self, node: u64) -> bool {
+        let Ok((id, way)) = self.nodes.way(node) else {
+            return false; // those with handles count names
+        };
+        let Ok(dir) = self.at(way.parent) else {
+            return false;
+        };
+        ask_again(dir.fd(), &way.name);
+        let found = self.find(dir.fd(), &way.name);
+        found.is_ok_and(|found| found.id == *id)
+    }
+
     /// Opens what was found, for its contents.
     pub(super) fn open_found(&self, found: &Found, flags: OFlag) -> Result<OwnedFd, Errno> {
         match self.naming {

@@ -159,6 +159,12 @@ impl Nodes {
         }
     }
 
+    /// Whether a node is one that [`Nodes::hold`] keeps.
+    pub(super) fn is_held(&self, number: u64) -> bool {
+        let shard = self.shard(number);
+        shard.get(&number).is_some_and(|node| node.held.is_some())
+    }
+
     /// The kernel takes `count` answers back; whether it does not know the number any more.
     pub(super) fn forgotten(&self, number: u64, count: u64) -> bool {
         let mut shard = self.shard(number);

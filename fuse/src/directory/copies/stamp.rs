@@ -31,6 +31,11 @@ fn nanoseconds(seconds: i64, part: i64) -> i64 {
 impl Stamp {
     /// The version that the file system's server has now.
     pub(in crate::directory) fn now(fd: BorrowedFd<'_>) -> Result<Self, Errno> {
+        Self::with_names(fd).map(|(stamp, _)| stamp)
+    }
+
+    /// The version that the file system's server has now, and how many names the file has there.
+    pub(in crate::directory) fn with_names(fd: BorrowedFd<'_>) -> Result<(Self, u32), Errno> {
         // SAFETY: a zeroed statx is a whole valid one.
         let mut found: libc::statx = unsafe { std::mem::zeroed() };
         // SAFETY: a descriptor, an empty terminated path and a structure that outlives the call.
@@ -45,12 +50,13 @@ impl Stamp {
         };
         Errno::result(failed)?;
         let time = |at: libc::statx_timestamp| nanoseconds(at.tv_sec, i64::from(at.tv_nsec));
-        Ok(Self {
+        let stamp = Self {
             number: found.stx_ino,
             size: found.stx_size,
             mtime: time(found.stx_mtime),
             ctime: time(found.stx_ctime),
-        })
+        };
+        Ok((stamp, found.stx_nlink))
     }
 
     /// The version that these attributes are of; `number`: the inode number below.
