@@ -314,12 +314,17 @@ impl DirectoryFs {
     /// A file is about to lose a name, perhaps its last: who reads its copy goes on with the file
     /// itself, which stays while it is open.
     pub(super) fn unlinks(&self, node: u64) -> Result<(), Errno> {
+        let mut file = None;
+        if !self.copies.handles(node).is_empty() {
+            file = match self.reopen(node, OFlag::O_RDONLY | OFlag::O_NONBLOCK) {
+                // Another node has removed it before: the copy is all that its readers have.
+                Err(Errno::ESTALE | Errno::ENOENT) => return Ok(()),
+                file => Some(Arc::new(file?.into())),
+            };
+        }
         self.copies.changes(node);
-        let handles = self.copies.handles(node);
-        if !handles.is_empty() {
-            let file = self.reopen(node, OFlag::O_RDONLY | OFlag::O_NONBLOCK)?;
-            let file = Arc::new(file.into());
-            for fh in handles {
+        if let Some(file) = file {
+            for fh in self.copies.handles(node) {
                 self.opens.keep(fh, &file);
             }
         }
