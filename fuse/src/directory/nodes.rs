@@ -241,7 +241,6 @@ mod tests {
         assert_eq!(*nodes.id(9).unwrap(), id(2));
         nodes.forgotten(9, 1);
         assert_eq!(*nodes.id(9).unwrap(), id(2));
-        drop(nodes);
         // A file that moved is found by its new name, also by the next worker.
         let way = |parent, name: &CStr| Way {
             parent,
@@ -255,6 +254,7 @@ mod tests {
         nodes.answered(7, numbered, Some(way(1, c"old"))).unwrap();
         nodes.moved(7, 9, c"new");
         assert_eq!(nodes.way(7).unwrap().1, way(9, c"new"));
+        drop(nodes);
         // The next worker cannot know how often the dead one answered.
         let nodes = Nodes::new(Table::open(place.path(), false).unwrap(), false);
         nodes.answered(9, id(2), None).unwrap();
