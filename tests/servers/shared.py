@@ -19,8 +19,9 @@ from support import HERE, Run, Unavailable, need_program, need_root, run
 
 VOLUME = "warm"
 # What has to be off for close-to-open consistency between clients: by default a close does not wait for the
-# bricks, an open asks nobody, and attributes are kept for a second.
-OFF = ("performance.flush-behind", "performance.open-behind", "performance.stat-prefetch")
+# bricks, an open asks nobody, and attributes, and contents up to 64 KiB, are kept for a second.
+OFF = ("performance.flush-behind", "performance.open-behind", "performance.stat-prefetch",
+       "performance.quick-read")
 IMAGE_BYTES = 4 << 30
 
 
