@@ -130,7 +130,7 @@ fn write(mount: &Path, file: u64, known: &Known, how: u64) {
     let written = OpenOptions::new()
         .write(true)
         .create(true)
-        .truncate(how % 3 == 0)
+        .truncate(how.is_multiple_of(3))
         .open(if renames { &temporary } else { &name });
     let mut written = written.unwrap();
     written.write_all(&bytes).unwrap();

@@ -64,19 +64,31 @@ fn read_cached(file: &File, offset: u64, size: u32) -> Result<Option<Vec<u8>>, E
     match Errno::result(read).map(isize::unsigned_abs) {
         // A part of it may be all that is in memory; what is missing is fetched by the full read.
         Ok(length) if length == bytes.len() => Ok(Some(bytes)),
-        Ok(_) | Err(Errno::EAGAIN | Errno::EOPNOTSUPP) => Ok(None),
+        Ok(_) | Err(Errno::EAGAIN | Errno::EOPNOTSUPP | Errno::EINVAL) => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-fn read_all(file: &File, offset: u64, size: u32) -> Result<Vec<u8>, Errno> {
+/// Whether a call is to be made again; once with the pages of the file system below, where it was not
+/// ([`sys::read_directly`]): one that passes reads and writes through wants aligned buffers for that, and has
+/// no pages of its own.
+fn again(file: &File, error: &std::io::Error, direct: &mut bool) -> bool {
+    if error.raw_os_error() == Some(libc::EINVAL) && std::mem::take(direct) {
+        sys::read_pages(file.as_fd());
+        return true;
+    }
+    error.kind() == std::io::ErrorKind::Interrupted
+}
+
+/// Bytes of a file; fewer at its end only.
+pub(super) fn read_all(file: &File, offset: u64, size: u32) -> Result<Vec<u8>, Errno> {
     let mut bytes = vec![0; size as usize];
-    let mut filled = 0;
+    let (mut filled, mut direct) = (0, true);
     while filled < bytes.len() {
         match file.read_at(&mut bytes[filled..], offset + filled as u64) {
             Ok(0) => break,
             Ok(read) => filled += read,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) if again(file, &error, &mut direct) => {}
             Err(error) => return Err(errno(error)),
         }
     }
@@ -86,12 +98,12 @@ fn read_all(file: &File, offset: u64, size: u32) -> Result<Vec<u8>, Errno> {
 
 /// Writes all of `bytes`, or as many as the file system takes.
 fn write_all(file: &File, offset: u64, bytes: &[u8]) -> Result<u32, Errno> {
-    let mut written = 0;
+    let (mut written, mut direct) = (0, true);
     while written < bytes.len() {
         match file.write_at(&bytes[written..], offset + written as u64) {
             Ok(0) => break,
             Ok(more) => written += more,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) if again(file, &error, &mut direct) => {}
             // What was written is told; the next write meets the error again.
             Err(_) if written > 0 => break,
             Err(error) => return Err(errno(error)),

@@ -3,7 +3,8 @@
 //! The kernel believes attributes for a while (`ttl`), and so does the client of a shared file system
 //! below. Close-to-open consistency is stricter: an open asks the server, and where its answer is not
 //! what the kernel was told last, the kernel is told to forget that before the open is answered. The
-//! next stat(2) asks again. Contents need nothing: opening a file below does the same for them.
+//! next stat(2) asks again. Contents need nothing: what is read below is not older than the version that the
+//! open was told (`copies/stamp.rs`, [`super::naming`]).
 //!
 //! Names are believed for a while, too, so an open may come for a file whose name another node has given
 //! to another one. Where somebody here still has the old one open, its server answers for it as before,
@@ -13,7 +14,7 @@
 //!
 //! Lock: one mutex over the map, never held over a call.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
 use nix::sys::stat::FileStat;
@@ -41,23 +42,23 @@ impl Default for Fresh {
 
 impl Fresh {
     fn note(&self, node: u64, stamp: Stamp) {
-        self.lock().insert(node, stamp);
+        lock(&self.shown).insert(node, stamp);
     }
 
     /// Whether the kernel was told this last; it is not known to have been told anything afterwards.
     fn is(&self, node: u64, stamp: Stamp) -> bool {
-        let mut shown = self.lock();
+        let mut shown = lock(&self.shown);
         let same = shown.get(&node).is_some_and(|known| *known == stamp);
         if !same {
             shown.remove(&node);
         }
         same
     }
+}
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Bounded<u64, Stamp>> {
-        // The map is whole after each of its calls.
-        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// The map is whole after each of its calls.
+fn lock<T>(map: &Mutex<T>) -> MutexGuard<'_, T> {
+    map.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl DirectoryFs {

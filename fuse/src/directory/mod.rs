@@ -231,6 +231,8 @@ impl DirectoryFs {
             }
         };
         let acl = sys::get_xattr(mount.as_fd(), attributes::ACL_ACCESS, &mut []);
+        // The kernel would open the file once more, which fails (EIO) when another node has just taken its name.
+        let by_place = naming.is_by_place();
         Ok(Arc::new(Self {
             has_acl: !matches!(acl, Err(Errno::EOPNOTSUPP)),
             is_shared: data::is_shared(mount.as_fd()),
@@ -251,7 +253,7 @@ impl DirectoryFs {
             quota,
             ttl: parts.ttl,
             local_locks: parts.local_locks,
-            wants_passthrough: parts.passthrough,
+            wants_passthrough: parts.passthrough && !by_place,
             requests: AtomicU64::new(0),
             resent: AtomicU64::new(0),
             recognised: AtomicU64::new(0),

@@ -19,6 +19,11 @@
 //! name up, which it does by itself for a path. Numbers must be the files' own and stay: those of
 //! GlusterFS are made of a random identity and never come again.
 //!
+//! Such a file is read past the pages of the file system below ([`sys::read_directly`]), which may be of an
+//! older version. Its kernel drops them when it learns of a newer one, and a reader who comes in between
+//! still finds them; and it learns of none by the answer to a change of mode, owner or times, which tells it
+//! the times of that version. The pages of this volume are dropped at each open, before it is answered.
+//!
 //! Lock: one mutex over the kept descriptors, never held over a call below.
 
 use std::ffi::CStr;
@@ -108,6 +113,11 @@ impl Naming {
         }
     }
 
+    /// Whether handles do not last.
+    pub(super) fn is_by_place(&self) -> bool {
+        matches!(self, Self::Places(_))
+    }
+
     /// Forgets the descriptor of a number.
     pub(super) fn forget(&self, number: u64) {
         if let Self::Places(kept) = self {
@@ -189,7 +199,13 @@ impl DirectoryFs {
         }
         match self.naming {
             Naming::Handles => sys::open_id(self.mount.as_fd(), &*self.nodes.id(node)?, flags),
-            Naming::Places(_) => sys::open_named(self.place_of(node)?.as_fd(), flags),
+            Naming::Places(_) => {
+                let fd = sys::open_named(self.place_of(node)?.as_fd(), flags)?;
+                if flags & OFlag::O_ACCMODE != OFlag::O_WRONLY {
+                    sys::read_directly(fd.as_fd());
+                }
+                Ok(fd)
+            }
         }
     }
 
@@ -244,14 +260,14 @@ impl DirectoryFs {
 
     /// Keeps the descriptor of a number that is about to be answered, when it is one that only names.
     pub(super) fn keep(&self, number: u64, fd: OwnedFd) {
-        if matches!(self.naming, Naming::Places(_)) && sys::is_named_only(fd.as_fd()) {
+        if self.naming.is_by_place() && sys::is_named_only(fd.as_fd()) {
             self.naming.keep(number, fd);
         }
     }
 
     /// Notes that a file has another name now.
     pub(super) fn moved(&self, below: u64, parent: u64, name: &CStr) {
-        if matches!(self.naming, Naming::Places(_)) {
+        if self.naming.is_by_place() {
             self.nodes.moved(self.number(below), parent, name);
         }
     }

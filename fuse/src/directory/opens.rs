@@ -150,15 +150,6 @@ impl Opens {
         Ok(opened)
     }
 
-    /// As [`Opens::open`], its data through the daemon.
-    ///
-    /// Errors: as [`Opens::open`].
-    pub(super) fn open_through(&self, unique: u64, node: u64, file: File) -> Result<Opened, Errno> {
-        let opened = self.open_served(unique, node)?;
-        lock(&self.files).insert(opened.fh, Arc::new(file));
-        Ok(opened)
-    }
-
     /// Records an open whose data comes through the daemon, from another place than a file of the
     /// directory, unless other handles say otherwise.
     ///

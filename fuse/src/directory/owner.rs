@@ -28,14 +28,6 @@ pub(super) fn may_be(stat: &FileStat, caller: Caller) -> bool {
 }
 
 impl DirectoryFs {
-    /// Whether a file that was just made can be opened once more by who made it. The kernel does that
-    /// to pass reads and writes through, as the caller, and a refusal there is `EIO`. A file that its
-    /// owner may not write (what git keeps is made so) is refused by a server that judges again.
-    pub(super) fn server_opens(&self, stat: &FileStat, caller: Caller) -> bool {
-        const BOTH: u32 = libc::S_IRUSR | libc::S_IWUSR;
-        !self.is_shared() || caller.uid == 0 || stat.st_mode & BOTH == BOTH
-    }
-
     /// Makes a name as this process and gives it to the caller. What is returned by `make` stays
     /// open; it is the same file.
     pub(super) fn make_and_give(

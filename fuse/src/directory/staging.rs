@@ -41,8 +41,6 @@ struct Asked {
     /// O_SYNC and the like.
     kept: OFlag,
     writes: bool,
-    /// The kernel may not open the file itself.
-    through: bool,
     levels: Levels,
 }
 
@@ -66,7 +64,6 @@ impl DirectoryFs {
             node,
             kept: wanted & KEPT,
             writes: wanted & OFlag::O_ACCMODE != OFlag::O_RDONLY,
-            through: false,
             levels: self.levels_of(file.as_fd()),
         };
         self.open_below(&asked, file.into())
@@ -95,7 +92,6 @@ impl DirectoryFs {
             node,
             kept: wanted & KEPT,
             writes: access != OFlag::O_RDONLY,
-            through: false,
             levels,
         };
         if let Some(stage) = joined {
@@ -151,7 +147,6 @@ impl DirectoryFs {
             node: self.number(found.stat.st_ino),
             kept,
             writes: true,
-            through: !self.server_opens(&found.stat, place.caller),
             levels: self.levels_at(place),
         };
         let Some(spool) = &self.spool else {
@@ -225,11 +220,7 @@ impl DirectoryFs {
 
     fn open_below(&self, asked: &Asked, file: File) -> Result<Opened, Errno> {
         self.refuse_sync_writes(asked)?;
-        let mut opened = if asked.through {
-            self.opens.open_through(asked.unique, asked.node, file)?
-        } else {
-            self.opens.open(asked.unique, asked.node, file)?
-        };
+        let mut opened = self.opens.open(asked.unique, asked.node, file)?;
         let mut levels = asked.levels;
         if !asked.writes {
             levels.close = Level::Accepted;

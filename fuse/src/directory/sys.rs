@@ -149,6 +149,27 @@ pub(super) fn open_named(fd: BorrowedFd<'_>, flags: OFlag) -> Result<OwnedFd, Er
     nix::fcntl::open(link_of(fd).as_c_str(), flags, Mode::empty())
 }
 
+/// Lets a descriptor of a FUSE file system read from its server: `O_DIRECT` for the kernel, which the server
+/// is not told at open. What knows no such thing is read as it is.
+pub(super) fn read_directly(fd: BorrowedFd<'_>) {
+    set_direct(fd, true).ok();
+}
+
+/// Ends what [`read_directly`] has begun.
+pub(super) fn read_pages(fd: BorrowedFd<'_>) {
+    set_direct(fd, false).ok();
+}
+
+fn set_direct(fd: BorrowedFd<'_>, direct: bool) -> Result<(), Errno> {
+    let old = OFlag::from_bits_retain(nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_GETFL)?);
+    let mut new = old;
+    new.set(OFlag::O_DIRECT, direct);
+    if new != old {
+        nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_SETFL(new))?;
+    }
+    Ok(())
+}
+
 /// Whether a descriptor can only name its file.
 pub(super) fn is_named_only(fd: BorrowedFd<'_>) -> bool {
     let flags = nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_GETFL);

@@ -18,7 +18,6 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::os::fd::AsFd;
-use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -35,6 +34,7 @@ use tokio::time::Instant;
 
 use super::{CopyStatus, Stamp};
 use crate::directory::DirectoryFs;
+use crate::directory::data::read_all;
 
 /// How long a version must have stood still before it is copied: longer than a tick of any server's
 /// clock, and longer than most programs take to write a file bit by bit.
@@ -256,11 +256,13 @@ async fn unchanged(file: &Arc<File>, stamp: Stamp) -> Result<(), String> {
 async fn read_block(file: &Arc<File>, block: u32, stamp: Stamp) -> Result<Bytes, String> {
     let file = Arc::clone(file);
     let start = u64::from(block) * BLOCK;
-    let length = BLOCK.min(stamp.size().saturating_sub(start)) as usize;
+    let length = BLOCK.min(stamp.size().saturating_sub(start)) as u32;
     waiting(move || {
-        let mut bytes = vec![0; length];
-        file.read_exact_at(&mut bytes, start)?;
-        Ok(bytes.into())
+        let bytes = read_all(&file, start, length)?;
+        match bytes.len() == length as usize {
+            true => Ok(bytes.into()),
+            false => Err(std::io::ErrorKind::UnexpectedEof.into()),
+        }
     })
     .await
 }

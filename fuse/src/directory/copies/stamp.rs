@@ -1,7 +1,10 @@
 //! One version of a file of the directory: what changes with every change of its contents.
 //!
 //! Asked of the file system's server ([`Stamp::now`], `AT_STATX_FORCE_SYNC`), not of what a client of
-//! it remembers. Two changes within one tick of the server's clock have one stamp, so a stamp is
+//! it remembers. Asking brings the client up to date; but an answer that is overtaken by another one, asked
+//! for at the same time, is dropped by a client that is a FUSE file system (`fuse_change_attributes` of the
+//! kernel), which then cuts what is read at the length of the version before. So it is asked
+//! again until both agree ([`ASKED`]). Two changes within one tick of the server's clock have one stamp, so a stamp is
 //! trusted for a copy only after it stood still for longer than a tick (`fill.rs`).
 
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -22,6 +25,10 @@ pub(in crate::directory) struct Stamp {
     ctime: i64,
 }
 
+/// How often the server is asked at most, until the client has its answer. That they differ again and again
+/// takes a file which others change all the time; of such a one no version is the last.
+const ASKED: usize = 16;
+
 const BILLION: i64 = 1_000_000_000;
 
 fn nanoseconds(seconds: i64, part: i64) -> i64 {
@@ -34,8 +41,20 @@ impl Stamp {
         Self::with_names(fd).map(|(stamp, _)| stamp)
     }
 
-    /// The version that the file system's server has now, and how many names the file has there.
+    /// The version that the file system's server has now, and how many names the file has there. Its client
+    /// knows the length of this version or of a later one then.
     pub(in crate::directory) fn with_names(fd: BorrowedFd<'_>) -> Result<(Self, u32), Errno> {
+        let mut answer = Self::asked(fd, libc::AT_STATX_FORCE_SYNC)?;
+        for _ in 1..ASKED {
+            if Self::asked(fd, libc::AT_STATX_DONT_SYNC)?.0 == answer.0 {
+                break;
+            }
+            answer = Self::asked(fd, libc::AT_STATX_FORCE_SYNC)?;
+        }
+        Ok(answer)
+    }
+
+    fn asked(fd: BorrowedFd<'_>, whom: i32) -> Result<(Self, u32), Errno> {
         // SAFETY: a zeroed statx is a whole valid one.
         let mut found: libc::statx = unsafe { std::mem::zeroed() };
         // SAFETY: a descriptor, an empty terminated path and a structure that outlives the call.
@@ -43,7 +62,7 @@ impl Stamp {
             libc::statx(
                 fd.as_raw_fd(),
                 c"".as_ptr(),
-                libc::AT_EMPTY_PATH | libc::AT_STATX_FORCE_SYNC,
+                libc::AT_EMPTY_PATH | whom,
                 libc::STATX_BASIC_STATS,
                 &raw mut found,
             )
