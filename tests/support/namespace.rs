@@ -2,6 +2,10 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Namespaces that this process has made.
+static MADE: AtomicU32 = AtomicU32::new(0);
 
 /// A namespace with a loopback device only; ports of the servers are brought in with
 /// [`Namespace::forward`]. Removed when dropped.
@@ -13,7 +17,9 @@ pub(crate) struct Namespace {
 impl Namespace {
     /// Makes one. Needs root.
     pub(crate) fn new(name: &str) -> Self {
-        let name = format!("terrace-{name}-{}", std::process::id());
+        // Tests of one process run side by side.
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let name = format!("terrace-{name}-{}-{number}", std::process::id());
         let made = Self {
             name,
             forwarders: Vec::new(),
