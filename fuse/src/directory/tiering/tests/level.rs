@@ -104,7 +104,7 @@ async fn a_call_of_level_cold_leaves_a_checked_copy() {
     world.fs.release(of.fh);
 }
 
-// SEMANTICS S96: without it writes with O_SYNC would be answered without the copy that fsync promises.
+// SEMANTICS S101: without it writes with O_SYNC would be answered without the copy that fsync promises.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_kernel_writes_synced_is_refused() {
     let world = world!("what_the_kernel_writes_synced_is_refused", COLD);
@@ -266,7 +266,7 @@ async fn a_promised_copy_stays_until_there_is_a_newer_one() {
     }
 }
 
-// SEMANTICS S97: without it a flush would leave files behind, send what is there already, or bring back what
+// SEMANTICS S102: without it a flush would leave files behind, send what is there already, or bring back what
 // is away.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tree_is_brought_to_the_level() {
