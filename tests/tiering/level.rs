@@ -139,7 +139,7 @@ fn close_waits_for_hdfs() {
     cluster.remove(&place);
 }
 
-// SEMANTICS S95, S97: without it a dead store would hang programs without a word, or nobody would know which
+// SEMANTICS S95, S102: without it a dead store would hang programs without a word, or nobody would know which
 // files it lacks.
 #[test]
 fn a_store_that_is_gone_fails_calls_and_gets_all_when_it_is_back() {
@@ -233,7 +233,7 @@ fn workers_die_while_calls_wait_for_the_store() {
     }
 }
 
-// SEMANTICS S93, S97: without it a staged file would go to the store as it was before, or not at all.
+// SEMANTICS S93, S102: without it a staged file would go to the store as it was before, or not at all.
 #[test]
 fn staged_files_go_to_the_directory_and_then_to_the_store() {
     need_mount!("staged_files_go_to_the_directory_and_then_to_the_store");
@@ -288,7 +288,7 @@ fn staged_files_go_to_the_directory_and_then_to_the_store() {
     volume.comes_back(&safe, &expected);
 }
 
-// SEMANTICS S60, S96: without it a volume would promise what it has no store for.
+// SEMANTICS S60, S101: without it a volume would promise what it has no store for.
 #[test]
 fn the_level_needs_a_store() {
     need_mount!("the_level_needs_a_store");
