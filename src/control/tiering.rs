@@ -97,6 +97,18 @@ fn sums(sums: &impl Serialize) -> String {
     serde_json::to_string(sums).unwrap_or_default()
 }
 
+/// One message of all that waits: a message for each file costs more than finding it.
+fn report(waiting: impl Iterator<Item = Told>) -> TieringReport {
+    let mut report = TieringReport::default();
+    for told in waiting {
+        match told {
+            Told::File(TierRow { path, bytes }) => report.rows.push(TieringRow { path, bytes }),
+            Told::Sums(so_far) => report.sums = sums(&so_far),
+        }
+    }
+    report
+}
+
 fn row(path: Vec<u8>, bytes: u64) -> Result<TieringReport, Status> {
     Ok(TieringReport {
         rows: vec![TieringRow { path, bytes }],
@@ -126,15 +138,9 @@ async fn run(fs: Arc<DirectoryFs>, job: Job, reports: Reports) {
         done
     };
     let tell = async {
-        while let Some(told) = heard.recv().await {
-            let report = match told {
-                Told::File(TierRow { path, bytes }) => row(path, bytes),
-                Told::Sums(report) => Ok(TieringReport {
-                    sums: sums(&report),
-                    ..TieringReport::default()
-                }),
-            };
-            if reports.send(report).await.is_err() {
+        let mut waiting = Vec::with_capacity(ROWS);
+        while heard.recv_many(&mut waiting, ROWS).await > 0 {
+            if reports.send(Ok(report(waiting.drain(..)))).await.is_err() {
                 break; // closes the way of what is told: the work ends
             }
         }

@@ -42,6 +42,9 @@ pub(super) enum CopyError {
     /// The bytes in the spool are not those that were sealed.
     #[error("its bytes on this node's SSD have changed by themselves")]
     Rotten,
+    /// Somebody has written or truncated it meanwhile, so what was read is of two versions.
+    #[error("the file was changed while it was copied")]
+    Changed,
     /// What was read back is not what was written.
     #[error("the directory gave other bytes back than were written")]
     Unverified,
@@ -98,7 +101,12 @@ fn blocks(file: &File, size: u64, each: &mut Each<'_>) -> Result<(), CopyError> 
         let end = hole.unsigned_abs().min(size);
         while at < end {
             let length = (end - at).min(BLOCK as u64) as usize;
-            file.read_exact_at(&mut room[..length], at).map_err(spool)?;
+            match file.read_exact_at(&mut room[..length], at) {
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    return Err(CopyError::Changed);
+                }
+                other => other.map_err(spool)?,
+            }
             each(at, &room[..length])?;
             at += length as u64;
         }
@@ -189,10 +197,16 @@ pub(super) fn copy(
         target.write_all_at(bytes, at).map_err(below("write to"))
     })?;
     target.set_len(now.size).map_err(below("write to"))?;
-    if crc.is_some_and(|crc| crc != found) {
-        return Err(CopyError::Rotten);
-    }
     let stat = fstat(source.file).map_err(CopyError::Spool)?;
+    if crc.is_some_and(|crc| crc != found) {
+        // A truncation is in the file before anybody can have counted it as a version.
+        let still = stamp(&stat) == now;
+        return Err(if still {
+            CopyError::Rotten
+        } else {
+            CopyError::Changed
+        });
+    }
     let accessed = TimeSpec::new(stat.st_atime, stat.st_atime_nsec);
     let modified = TimeSpec::new(now.seconds, now.nanoseconds);
     futimens(target, &accessed, &modified)
@@ -336,7 +350,8 @@ mod tests {
         assert_eq!(pair.copy(base, true), Err(CopyError::Gone));
     }
 
-    // Without it bytes that rotted on the SSD would go up as good ones.
+    // Without it bytes that rotted on the SSD would go up as good ones, or those of a file that is being
+    // saved again would be taken for rotten.
     #[test]
     fn rotten_bytes_do_not_pass() {
         if !can_open_by_handle() {
@@ -356,11 +371,16 @@ mod tests {
             base: pair.base(),
             copying: false,
         };
-        let sealed = seal(&pair.staged, &|| false).unwrap();
-        pair.staged.write_all_at(b"b", 2).unwrap();
+        let (sealed, crc) = seal(&pair.staged, &|| false).unwrap();
         let target = admit(&source).unwrap();
-        let sealed = (sealed.0, Some(sealed.1));
-        let copied = copy(&source, &target, sealed, &|| false);
-        assert_eq!(copied, Err(CopyError::Rotten));
+        let again = || copy(&source, &target, (sealed, Some(crc)), &|| false);
+        // A program truncates a file before anybody can know of it.
+        pair.staged.set_len(0).unwrap();
+        assert_eq!(again(), Err(CopyError::Changed));
+        pair.staged.write_all_at(b"gobd", 0).unwrap();
+        assert_eq!(again(), Err(CopyError::Changed));
+        let time = TimeSpec::new(sealed.seconds, sealed.nanoseconds);
+        futimens(&pair.staged, &time, &time).unwrap();
+        assert_eq!(again(), Err(CopyError::Rotten));
     }
 }

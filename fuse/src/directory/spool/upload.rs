@@ -46,6 +46,7 @@ impl CopyError {
         match self {
             Self::Conflict | Self::Gone => Errno::ESTALE,
             Self::Rotten | Self::Unverified => Errno::EIO,
+            Self::Changed => Errno::EAGAIN,
             Self::Stopped => Errno::EINTR,
             Self::Spool(errno) | Self::Below(_, errno) => *errno,
         }
@@ -106,8 +107,20 @@ impl Spool {
     /// Brings the contents of a file into the directory, unless they are there. `teller`: the handle
     /// whose call tells a failure.
     ///
-    /// Errors: `ESTALE` after a change by another node; those of the directory and the SSD.
+    /// Errors: `ESTALE` after a change by another node; those of the directory and the SSD; `EAGAIN` when
+    /// the file has been changed [`TRIED`] times while it was copied.
     pub(super) fn copy_up(&self, stage: &Arc<Stage>, teller: Option<u64>) -> Result<(), Errno> {
+        for _ in 1..TRIED {
+            match self.copy_once(stage, teller) {
+                // It is in the queue again; a call cannot wait for that.
+                Err(Errno::EAGAIN) if teller.is_some() => {}
+                other => return other,
+            }
+        }
+        self.copy_once(stage, teller)
+    }
+
+    fn copy_once(&self, stage: &Arc<Stage>, teller: Option<u64>) -> Result<(), Errno> {
         let claim = match self.claim(stage)? {
             Some(claim) => claim,
             None => {
@@ -234,19 +247,20 @@ impl Spool {
         error: &CopyError,
         teller: Option<u64>,
     ) -> Result<(), Errno> {
-        let changed = {
-            let state = stage.lock();
-            state.version != claim.version || claim.written
+        // Somebody has written meanwhile, so what was read is of two versions.
+        let changed = match error {
+            CopyError::Changed => true,
+            CopyError::Rotten => claim.written || stage.lock().version != claim.version,
+            _ => false,
         };
+        if changed {
+            stage.lock().sealed = None;
+            self.queue.add(stage.node, Instant::now());
+            return Err(Errno::EAGAIN);
+        }
         let name = &stage.name;
         match error {
             CopyError::Stopped => return Err(Errno::EINTR),
-            // Somebody has written meanwhile, so what was read is of two versions.
-            CopyError::Rotten if changed => {
-                stage.lock().sealed = None;
-                self.queue.add(stage.node, Instant::now());
-                return Err(Errno::EAGAIN);
-            }
             CopyError::Gone if stage.lock().removing.is_some() => {
                 // Its last name went through this mount.
                 stage.lock().unlinked = true;
@@ -257,7 +271,10 @@ impl Spool {
                 self.set_aside(stage, error.errno(), &error.to_string(), teller);
                 return Err(error.errno());
             }
-            CopyError::Unverified | CopyError::Spool(_) | CopyError::Below(..) => {}
+            CopyError::Changed
+            | CopyError::Unverified
+            | CopyError::Spool(_)
+            | CopyError::Below(..) => {}
         }
         count(&self.counters.failed, 1);
         let mut state = stage.lock();
