@@ -182,11 +182,17 @@ fn print(document: &Value) {
         return;
     }
     let number = |name: &str| spool[name].as_u64().unwrap_or(0);
+    let waiting = match number("files") {
+        0 => "all of it is in the directory".to_owned(),
+        files => format!(
+            "{}, {} on the SSD only, the oldest for {}s",
+            Count(files, "file"),
+            ByteSize(number("bytes")),
+            number("oldest_seconds"),
+        ),
+    };
     println!(
-        "{}, {} on the SSD only, the oldest for {}s; {} of {} used in {}",
-        Count(number("files"), "file"),
-        ByteSize(number("bytes")),
-        number("oldest_seconds"),
+        "{waiting}; {} of {} used in {}",
         ByteSize(number("used_bytes")),
         ByteSize(number("limit_bytes")),
         spool["directory"].as_str().unwrap_or("?"),

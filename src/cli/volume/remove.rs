@@ -132,6 +132,9 @@ pub(super) fn purge(args: &PurgeArgs, global: &Global) -> Result<()> {
         for record in &purged.due {
             println!("{verb} {}", record.name);
         }
+        if purged.due.is_empty() && purged.failed.is_empty() {
+            println!("the time of nothing in the trash has come");
+        }
     }
     match purged.failed.first() {
         None => Ok(()),
