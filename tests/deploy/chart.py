@@ -8,7 +8,7 @@ import helm_python
 import yaml
 
 import schemas
-from common import CHART, EVERYTHING, KUBERNETES, LITTLE, Problems, identity, merged, render, run
+from common import CHART, EVERYTHING, KUBERNETES, LITTLE, Problems, identity, merged, pod_of, render, run
 
 SETS = {"default values": {}, "everything": EVERYTHING, "little": LITTLE,
         "single-node": yaml.safe_load((CHART.parent / "single-node.yaml").read_text())}
@@ -84,7 +84,20 @@ def names_follow(problems: Problems) -> None:
             problems.check(one["metadata"]["name"].startswith("second"), f"{identity(one)}: not named by the release")
 
 
+def startup_taint(problems: Problems) -> None:
+    """On a cluster whose every node has the taint nothing would start that takes it away."""
+    taint = {"key": "terrace.io/agent-not-ready", "operator": "Exists"}
+    few = {"tolerateAllTaints": False, "tolerations": [{"key": "gpu", "operator": "Exists"}]}
+    found = render({"controller": {"startupTaint": True}, "keeper": few, "csi": few})
+    for one in found:
+        needed = one["kind"] == "DaemonSet" or one["metadata"]["name"] == "terrace-controller"
+        if pod_of(one) and needed:
+            held = pod_of(one).get("tolerations", [])
+            problems.check(taint in held, f"{identity(one)}: waits for itself under the startup taint")
+            problems.check(one["kind"] == "Deployment" or few["tolerations"][0] in held, f"{identity(one)}: lost a toleration")
+
+
 problems = Problems()
-for judged in (lint, valid, the_judge_judges, live_upgrade, certificates_agree, names_follow):
+for judged in (lint, valid, the_judge_judges, live_upgrade, certificates_agree, names_follow, startup_taint):
     judged(problems)
 problems.end(f"chart, {len(SETS)} sets of values, Kubernetes {', '.join(KUBERNETES)}")

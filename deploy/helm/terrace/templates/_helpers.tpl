@@ -105,18 +105,34 @@ seLinuxOptions: {{ toJson . }}
 {{- end }}
 {{- end -}}
 
-{{/* Where pods of every node may run: (values with tolerateAllTaints, tolerations, ...). */}}
+{{/* Taints that a pod may run under: (list $ values), as a list. What a node with the startup taint waits for must
+     be able to start there: the drivers, and the controller that takes the taint away. */}}
+{{- define "terrace.tolerations" -}}
+{{- $root := index . 0 -}}
+{{- $found := (index . 1).tolerations -}}
+{{- if $root.Values.controller.startupTaint -}}
+{{- $found = append $found (dict "key" "terrace.io/agent-not-ready" "operator" "Exists") -}}
+{{- end -}}
+{{- if $found -}}
+{{- toYaml $found -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Where pods of every node may run: (list $ values), the values with tolerateAllTaints, tolerations, ... */}}
 {{- define "terrace.everywhere" -}}
+{{- $where := index . 1 -}}
 nodeSelector:
   kubernetes.io/os: linux
-  {{- with .nodeSelector }}{{ toYaml . | nindent 2 }}{{ end }}
-{{- with .affinity }}
+  {{- with $where.nodeSelector }}{{ toYaml . | nindent 2 }}{{ end }}
+{{- with $where.affinity }}
 affinity: {{ toYaml . | nindent 2 }}
 {{- end }}
-{{- if .tolerateAllTaints }}
+{{- if $where.tolerateAllTaints }}
 tolerations: [{operator: Exists}]
-{{- else if .tolerations }}
-tolerations: {{ toYaml .tolerations | nindent 2 }}
+{{- else }}
+{{- with include "terrace.tolerations" . }}
+tolerations: {{ . | nindent 2 }}
+{{- end }}
 {{- end }}
 {{- end -}}
 
@@ -138,8 +154,14 @@ affinity:
           labelSelector:
             matchLabels: {{ include "terrace.selector" . | nindent 14 }}
 {{- end }}
+{{- if eq (index . 1) "controller" }}
+{{- with include "terrace.tolerations" (list (index . 0) $where) }}
+tolerations: {{ . | nindent 2 }}
+{{- end }}
+{{- else }}
 {{- with $where.tolerations }}
 tolerations: {{ toYaml . | nindent 2 }}
+{{- end }}
 {{- end }}
 {{- end -}}
 
