@@ -3,8 +3,8 @@
 
     tests/kubernetes/suite.py --binary PATH/terrace
 
-Outside of `make test`: the API server of Kubernetes is compiled from its published module (`apiserver/`; once,
-about ten minutes of one processor at the lowest priority, kept in $TERRACE_TOOLS). Needs Go, etcd (Debian:
+Outside of `make test`: Kubernetes is compiled from its published module (`programs/`; once, twenty minutes of
+one processor at the lowest priority, kept in $TERRACE_TOOLS). Needs Go, etcd (Debian:
 etcd-server), kubectl and openssl. No controller manager and no scheduler run: nothing binds claims or pods, and
 namespaces do not end. Ends with 0, or with 1 and the check that failed.
 """
@@ -12,11 +12,7 @@ namespaces do not end. Ends with 0, or with 1 and the check that failed.
 import argparse
 import base64
 import json
-import os
 import shutil
-import signal
-import socket
-import ssl
 import subprocess
 import sys
 import tempfile
@@ -25,10 +21,10 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from world import PATIENCE, VERSION, World, free_port, kubernetes
+
 HERE = Path(__file__).resolve().parent
 BASE = HERE.parent.parent / "deploy" / "kubernetes" / "base"
-VERSION = "1.34.2"
-PATIENCE = 120
 NAMESPACE = "terrace-system"
 ACCOUNT = f"system:serviceaccount:{NAMESPACE}:terrace-controller"
 # What a node waits for, and the rights that the chart gives for it (controller.startupTaint).
@@ -38,103 +34,12 @@ UNTAINT = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", 
     {"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "patch"]}]}
 
 
-def api_server() -> Path:
-    """The program, compiled when it is not there."""
-    tools = Path(os.environ.get("TERRACE_TOOLS") or Path.home() / ".cache" / "terrace" / "tools")
-    program = tools / f"kube-apiserver-{VERSION}" / "kube-apiserver"
-    if not program.exists():
-        print(f"kube-apiserver {VERSION} is compiled, once", flush=True)
-        program.parent.mkdir(parents=True, exist_ok=True)
-        made = program.with_suffix(".new")
-        subprocess.run(["nice", "-n", "19", "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", str(made), "."],
-                       cwd=HERE / "apiserver", check=True)
-        made.rename(program)
-    return program
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-class World:
-    """Processes, and requests of the API server as its administrator."""
+class Suite(World):
+    """An API server on the loopback address, a catalog and the controller."""
 
     def __init__(self, place: Path, binary: str):
-        self.place, self.binary = place, binary
-        self.running: dict[str, subprocess.Popen] = {}
-        self.port, self.etcd, self.peer, self.hooks = (free_port() for _ in range(4))
-        self.url = f"https://127.0.0.1:{self.port}"
-        self.checks = 0
-        self.context = ssl._create_unverified_context()  # The server's certificate is made by itself.
-
-    def spawn(self, name: str, argv: list, **more) -> subprocess.Popen:
-        log = open(self.place / f"{name}.log", "ab")
-        process = subprocess.Popen([str(word) for word in argv], stdout=log, stderr=log,
-                                   stdin=subprocess.DEVNULL, **more)
-        self.running[name] = process
-        return process
-
-    def kill(self, name: str) -> None:
-        process = self.running.pop(name)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-
-    def end(self) -> None:
-        for name in list(self.running):
-            self.kill(name)
-
-    def log(self, name: str) -> str:
-        return (self.place / f"{name}.log").read_text(errors="replace")
-
-    def ask(self, method: str, path: str, body=None, kind="application/json"):
-        """Status and answer."""
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.url + path, data=data, method=method,
-                                         headers={"Authorization": "Bearer admin", "Content-Type": kind})
-        try:
-            with urllib.request.urlopen(request, context=self.context, timeout=20) as answer:
-                return answer.status, json.loads(answer.read() or b"{}")
-        except urllib.error.HTTPError as error:
-            text = error.read().decode(errors="replace")
-            try:
-                return error.code, json.loads(text)
-            except ValueError:
-                return error.code, {"message": text}
-        except OSError as error:
-            return 0, {"message": str(error)}
-
-    def make(self, path: str, body: dict) -> dict:
-        status, made = self.ask("POST", path, body)
-        assert status in (200, 201), f"POST {path}: {status} {made}"
-        return made
-
-    def patch(self, path: str, body: dict) -> None:
-        status, answer = self.ask("PATCH", path, body, "application/merge-patch+json")
-        assert status == 200, f"PATCH {path}: {status} {answer}"
-
-    def until(self, what: str, path: str, is_so) -> dict:
-        """Waits until an object (none when there is none) is as it should be."""
-        end = time.monotonic() + PATIENCE
-        while True:
-            status, found = self.ask("GET", path)
-            found = found if status == 200 else None
-            if status in (200, 404) and is_so(found):
-                self.passed(what)
-                return found
-            assert time.monotonic() < end, f"{what}: {path} stays {found}"
-            time.sleep(0.2)
-
-    def passed(self, what: str) -> None:
-        self.checks += 1
-        print(f"ok {what}", flush=True)
-
-    def kubectl(self, *words: str, text: str = "") -> str:
-        done = subprocess.run(["kubectl", f"--server={self.url}", "--insecure-skip-tls-verify=true", "--token=admin",
-                               *words], input=text, text=True, capture_output=True, timeout=120)
-        assert done.returncode == 0, f"kubectl {words}: {done.stderr}"
-        return done.stdout
+        super().__init__(place, "127.0.0.1", free_port())
+        self.binary, self.hooks = binary, free_port()
 
     def terrace(self, *words: str) -> str:
         done = subprocess.run([self.binary, "--log=error", *words], text=True, capture_output=True, timeout=120)
@@ -142,46 +47,15 @@ class World:
         return done.stdout
 
 
-def start_etcd(world: World) -> None:
-    client, peer = f"http://127.0.0.1:{world.etcd}", f"http://127.0.0.1:{world.peer}"
-    world.spawn("etcd", ["etcd", "--data-dir", world.place / "etcd", "--unsafe-no-fsync",
-                         "--listen-client-urls", client, "--advertise-client-urls", client,
-                         "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
-                         "--initial-cluster", f"default={peer}"])
-
-
-def start_api(world: World, program: Path) -> None:
-    key = world.place / "account.key"
-    if not key.exists():
-        subprocess.run(["openssl", "genrsa", "-out", str(key), "2048"], check=True, capture_output=True)
-        tokens = ['admin,admin,admin,"system:masters"', f'controller,{ACCOUNT},controller,']
-        (world.place / "tokens.csv").write_text("\n".join(tokens) + "\n")
-    world.spawn("api", [
-        program, f"--etcd-servers=http://127.0.0.1:{world.etcd}", f"--secure-port={world.port}",
-        "--bind-address=127.0.0.1", "--advertise-address=127.0.0.1", f"--cert-dir={world.place}/certs",
-        "--service-account-issuer=https://kubernetes.default.svc", f"--service-account-signing-key-file={key}",
-        f"--service-account-key-file={key}", f"--token-auth-file={world.place}/tokens.csv",
-        "--authorization-mode=Node,RBAC", "--service-cluster-ip-range=10.0.0.0/24",
-        "--endpoint-reconciler-type=none",
+def start_api(world: Suite) -> None:
+    world.start_api(
+        "--service-cluster-ip-range=10.0.0.0/24", "--endpoint-reconciler-type=none",
         # Both wait for the controller manager, which does not run.
-        "--disable-admission-plugins=ServiceAccount,StorageObjectInUseProtection"])
-    end = time.monotonic() + PATIENCE
-    while not ready(world):
-        assert world.running["api"].poll() is None, world.log("api")[-2000:]
-        assert time.monotonic() < end, world.log("api")[-2000:]
-        time.sleep(0.3)
+        "--disable-admission-plugins=ServiceAccount,StorageObjectInUseProtection",
+        users=[f"controller,{ACCOUNT},controller,"])
 
 
-def ready(world: World) -> bool:
-    request = urllib.request.Request(world.url + "/readyz", headers={"Authorization": "Bearer admin"})
-    try:
-        with urllib.request.urlopen(request, context=world.context, timeout=5) as answer:
-            return answer.status == 200
-    except OSError:
-        return False
-
-
-def certificates(world: World) -> str:
+def certificates(world: Suite) -> str:
     """A root and a certificate of the webhooks; the root in base64."""
     place = world.place / "tls"
     place.mkdir()
@@ -195,7 +69,7 @@ def certificates(world: World) -> str:
     return base64.b64encode((place / "ca.pem").read_bytes()).decode()
 
 
-def start_controller(world: World, *more: str) -> None:
+def start_controller(world: Suite, *more: str) -> None:
     token = world.place / "controller.token"
     token.write_text("controller")
     world.spawn("controller", [
@@ -206,7 +80,7 @@ def start_controller(world: World, *more: str) -> None:
         *(f"--untaint-after={driver}" for driver in DRIVERS), *more])
 
 
-def start_catalog(world: World) -> None:
+def start_catalog(world: Suite) -> None:
     port = free_port()
     world.catalog = f"http://127.0.0.1:{port}"
     world.spawn("catalog", [world.binary, "catalog", "serve", f"--data={world.place}/catalog",
@@ -218,7 +92,7 @@ def start_catalog(world: World) -> None:
     world.args = [f"--catalog={world.catalog}", f"--token-file={world.place}/catalog/token"]
 
 
-def publish(world: World, day: int) -> None:
+def publish(world: Suite, day: int) -> None:
     """One more partition, said to be complete: a version."""
     place = world.place / "lake" / "clicks" / f"day={day}"
     place.mkdir(parents=True)
@@ -235,7 +109,7 @@ def publish(world: World, day: int) -> None:
         sys.exit(f"the catalog refuses the batch: {refused.read().decode()}")
 
 
-def install(world: World) -> None:
+def install(world: Suite) -> None:
     world.kubectl("apply", "-f", str(BASE / "namespace.yaml"))
     definition = world.terrace("controller", "--print-crd")
     world.kubectl("apply", "-f", "-", text=definition)
@@ -267,11 +141,11 @@ def resource(name: str, spec: dict) -> dict:
     return {"apiVersion": "terrace.io/v1alpha1", "kind": "Dataset", "metadata": {"name": name}, "spec": spec}
 
 
-def namespace(world: World, name: str, labels: dict, annotations: dict) -> None:
+def namespace(world: Suite, name: str, labels: dict, annotations: dict) -> None:
     world.make("/api/v1/namespaces", {"metadata": {"name": name, "labels": labels, "annotations": annotations}})
 
 
-def datasets(world: World) -> None:
+def datasets(world: Suite) -> None:
     namespace(world, "team", {}, {"terrace.io/register": "ads"})
     spec = {"source": f"file://{world.place}/lake/clicks", "format": "csv", "sync": {"completion": "call"}}
     path = RESOURCES.format("team")
@@ -328,7 +202,7 @@ def shown(made: dict) -> list[str]:
     return [one["csi"]["volumeAttributes"]["dataset"] for one in volumes if "csi" in one]
 
 
-def pods(world: World) -> None:
+def pods(world: Suite) -> None:
     path = "/api/v1/namespaces/reader/pods"
     job = "00000000-0000-4000-8000-000000000001"
     made = world.make(path, pod("ads.clicks:/data/clicks", job))
@@ -355,7 +229,7 @@ def pods(world: World) -> None:
     world.passed("pods of the controller's namespace are left alone")
 
 
-def faults(world: World, program: Path) -> None:
+def faults(world: Suite) -> None:
     path = RESOURCES.format("reader") + "/ads.clicks"
 
     def version(wanted):
@@ -369,12 +243,12 @@ def faults(world: World, program: Path) -> None:
     world.kill("api")
     world.kill("etcd")
     publish(world, 4)
-    start_etcd(world)
-    start_api(world, program)
+    world.start_etcd()
+    start_api(world)
     world.until("an API server that was killed is caught up with", path, version(4))
 
 
-def removal(world: World) -> None:
+def removal(world: Suite) -> None:
     world.patch("/api/v1/namespaces/reader", {"metadata": {"labels": {"terrace.io/datasets": None}}})
     gone = lambda found: found is None  # noqa: E731
     world.until("a claim goes with the wish", CLAIMS.format("reader") + "/ads.clicks", gone)
@@ -384,7 +258,7 @@ def removal(world: World) -> None:
     world.passed("the catalog has lost nothing")
 
 
-def scratch(world: World) -> None:
+def scratch(world: Suite) -> None:
     world.make("/api/v1/nodes", {"metadata": {"name": "n1"}})
     expression = {"key": "topology.local.terrace.io/node", "operator": "In", "values": ["gone"]}
     world.make("/api/v1/persistentvolumes", {
@@ -402,7 +276,7 @@ def scratch(world: World) -> None:
     world.until("it goes when that is asked for", path, lambda found: found is None)
 
 
-def taints(world: World) -> None:
+def taints(world: Suite) -> None:
     """A node that waits; the kubelet's part is played by the administrator."""
     ours = {"key": "terrace.io/agent-not-ready", "effect": "NoSchedule"}
     other = {"key": "example.com/other", "value": "a", "effect": "NoSchedule"}
@@ -421,7 +295,7 @@ def taints(world: World) -> None:
     assert other["key"] in keys(found), found
 
 
-def rights(world: World, since: int) -> None:
+def rights(world: Suite, since: int) -> None:
     """Fails when the API server has refused anything since that place of the controller's log."""
     refused = [line for line in world.log("controller")[since:].splitlines() if "403 Forbidden" in line]
     assert not refused, f"a right is missing: {refused[0]}"
@@ -434,15 +308,15 @@ def main() -> None:
     for needed in ("etcd", "kubectl", "openssl"):
         if not shutil.which(needed):
             sys.exit(f"SKIP tests/kubernetes: there is no {needed}")
-    if not shutil.which("go") and not api_server().exists():
+    if not shutil.which("go"):
         sys.exit("SKIP tests/kubernetes: there is no go to compile the API server with")
-    program = api_server()
+    kubernetes()
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="terrace-kubernetes-") as directory:
-        world = World(Path(directory), binary)
+        world = Suite(Path(directory), binary)
         try:
-            start_etcd(world)
-            start_api(world, program)
+            world.start_etcd()
+            start_api(world)
             start_catalog(world)
             (world.place / "lake").mkdir()
             world.terrace("sync", "add", f"file://{world.place}/lake", "--namespace", "ads", "--layout", "flat",
@@ -452,7 +326,7 @@ def main() -> None:
             datasets(world)
             pods(world)
             rights(world, 0)
-            faults(world, program)
+            faults(world)
             # An API server that has just started refuses everything until it has read the rights.
             since = len(world.log("controller"))
             removal(world)
