@@ -76,6 +76,9 @@ pub(crate) struct ControllerArgs {
     /// Key of that certificate (PEM)
     #[arg(long, value_name = "FILE", requires = "webhook_cert")]
     webhook_key: Option<PathBuf>,
+    /// Refuse pods with the annotation terrace.io/mount: the nodes' driver takes no inline volumes
+    #[arg(long)]
+    no_inline: bool,
     /// Remove the objects of scratch volumes whose node is gone; without it, only say which
     #[arg(long)]
     clean_scratch: bool,
@@ -207,6 +210,7 @@ impl ControllerArgs {
         Ok(Some(Webhooks {
             listener,
             tls: Some(tls),
+            inline: !self.no_inline,
         }))
     }
 }

@@ -45,6 +45,9 @@ pub struct Webhooks {
     pub listener: TcpListener,
     /// Certificate and key; none: plain HTTP, for a proxy or a test on this machine.
     pub tls: Option<ServerTls>,
+    /// Whether the nodes' driver takes the inline volumes that a pod's annotation becomes. If not, such a pod
+    /// is refused instead of waiting for a volume that it never gets.
+    pub inline: bool,
 }
 
 /// What a controller is started with.
@@ -101,10 +104,10 @@ pub async fn run(
     follow(&parts, &mut tasks, &stop);
     tasks.spawn(listed(&parts, settings.ready, stop.clone()));
     if let Some(webhooks) = settings.webhooks {
-        let router = router(admission(&parts, settings.own_namespace));
+        let router = router(admission(&parts, settings.own_namespace, webhooks.inline));
         let end = stop.clone();
         tasks.spawn(async move {
-            let Webhooks { listener, tls } = webhooks;
+            let Webhooks { listener, tls, .. } = webhooks;
             match tls {
                 Some(tls) => rest::serve_tls(listener, tls, router, end).await?,
                 None => rest::serve(listener, router, end).await?,
@@ -181,7 +184,7 @@ fn follow(
     });
 }
 
-fn admission(parts: &Parts, own_namespace: String) -> Admission {
+fn admission(parts: &Parts, own_namespace: String, inline: bool) -> Admission {
     let (catalog, caches) = (&parts.catalog, &parts.caches);
     let resolver = Resolver::new(
         parts.client.clone(),
@@ -190,7 +193,7 @@ fn admission(parts: &Parts, own_namespace: String) -> Admission {
     );
     let placement = Placement::new(Arc::clone(catalog), caches.clone());
     Admission {
-        mutator: Mutator::new(resolver, placement, own_namespace),
+        mutator: Mutator::new(resolver, placement, own_namespace, inline),
         validator: Validator::new(caches.clone()),
         caches: caches.clone(),
         numbers: parts.numbers.clone(),

@@ -216,6 +216,25 @@ async fn hostile_pods_are_refused_on_one_line() {
     }
 }
 
+// Without it such a pod waits for ever for a volume that its node's driver refuses.
+#[tokio::test]
+async fn pods_are_refused_where_inline_volumes_are_off() {
+    let world = World::new().await;
+    world.catalog.commit("ads.clicks", 1);
+    let controller = world.controller_without_inline("one").await;
+    world.ready(&controller).await;
+    let made = pod(json!({"terrace.io/mount": "ads.clicks:/data"}), None);
+    let response = mutate(&world, &controller, "ml", &made).await;
+    assert_eq!(response["allowed"], false);
+    let why = response["status"]["message"].as_str().unwrap();
+    assert!(
+        why.contains("csi.data.inline=any") && !why.contains('\n'),
+        "{why}"
+    );
+    let other = mutate(&world, &controller, "ml", &pod(json!({}), None)).await;
+    assert_eq!(other["allowed"], true);
+}
+
 // A resource that can only fail is refused while its author still looks.
 #[tokio::test]
 async fn resources_are_refused_before_they_are_kept() {

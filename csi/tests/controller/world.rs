@@ -61,6 +61,15 @@ impl World {
 
     /// A controller that cleans scratch volumes at once, or only says so.
     pub(crate) async fn controller_with(&self, identity: &str, clean: bool) -> Controller {
+        self.started(identity, clean, true).await
+    }
+
+    /// A controller on a cluster whose driver takes no inline volumes.
+    pub(crate) async fn controller_without_inline(&self, identity: &str) -> Controller {
+        self.started(identity, false, false).await
+    }
+
+    async fn started(&self, identity: &str, clean: bool, inline: bool) -> Controller {
         let base = self.api.url().parse().unwrap();
         let client = KubeClient::new(self.http.clone(), base, None);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -82,6 +91,7 @@ impl World {
             webhooks: Some(Webhooks {
                 listener,
                 tls: None,
+                inline,
             }),
             numbers: ControllerNumbers::default(),
             ready: Readiness::default(),

@@ -24,6 +24,10 @@ use super::review::{Answer, Review};
 use crate::kube::mounts::{self, MountRequest};
 use crate::kube::names::{DATA_DRIVER, MOUNT_KEY, RESOLVED_KEY, SCHEDULE_KEY, pod_volume_name};
 
+/// What who made a pod is told where its volume could not be mounted.
+const NO_INLINE: &str = "inline volumes are off on this cluster; use a PersistentVolumeClaim, or have the chart \
+    installed with csi.data.inline=any";
+
 /// See the module text.
 #[derive(Debug)]
 pub(crate) struct Mutator {
@@ -31,14 +35,22 @@ pub(crate) struct Mutator {
     placement: Placement,
     /// Pods of this namespace are never touched.
     own_namespace: String,
+    /// The driver takes inline volumes.
+    inline: bool,
 }
 
 impl Mutator {
-    pub(crate) fn new(resolver: Resolver, placement: Placement, own_namespace: String) -> Self {
+    pub(crate) fn new(
+        resolver: Resolver,
+        placement: Placement,
+        own_namespace: String,
+        inline: bool,
+    ) -> Self {
         Self {
             resolver,
             placement,
             own_namespace,
+            inline,
         }
     }
 
@@ -59,6 +71,9 @@ impl Mutator {
             return Answer::as_it_is();
         };
         let refused = |key: &str, why: String| Answer::Refused(format!("annotation {key}: {why}"));
+        if !self.inline {
+            return refused(MOUNT_KEY, NO_INLINE.to_owned());
+        }
         let requests = match mounts::parse(text) {
             Ok(requests) => requests,
             Err(error) => return refused(MOUNT_KEY, error.to_string()),
