@@ -24,7 +24,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tonic::Status;
 
-pub use controller::Controller;
+pub use controller::{Controller, Grows};
 pub use node::Node;
 pub use staged::{Published, Staged};
 

@@ -8,7 +8,7 @@ use clap::Args;
 use terrace_cache::units::ByteSize;
 use terrace_csi::Kubelet;
 use terrace_csi::identity::Plugin;
-use terrace_csi::local::{Controller, Local, NAME, Node, NodeParts};
+use terrace_csi::local::{Controller, Grows, Local, NAME, Node, NodeParts};
 use terrace_csi::locks::Locks;
 use terrace_csi::metrics::ScratchNumbers;
 use terrace_csi::scratch::{Expected, QuotaKind, Scratch, ScratchConfig};
@@ -38,6 +38,9 @@ pub(crate) struct LocalArgs {
     /// Bytes of the disk that are never promised to a volume
     #[arg(long, value_name = "SIZE", default_value = "1GiB")]
     scratch_keep_free: ByteSize,
+    /// Leave the growing of volumes to each node's kubelet, where one resizer serves many nodes
+    #[arg(long)]
+    scratch_grow_by_node: bool,
 }
 
 /// Builds the driver: opens its base directory and serves what the role asks for. In a tokio runtime.
@@ -70,7 +73,13 @@ pub(crate) fn assemble(args: &LocalArgs, start: &Start<'_>) -> Result<Driver> {
     let counted = Arc::clone(&local);
     let mut services = Routes::default();
     if start.role.controls() {
-        services = services.add_service(ControllerServer::new(Controller::new(Arc::clone(&local))));
+        let grows = if args.scratch_grow_by_node {
+            Grows::ByNode
+        } else {
+            Grows::ByController
+        };
+        let controller = Controller::new(Arc::clone(&local), grows);
+        services = services.add_service(ControllerServer::new(controller));
     }
     if start.role.mounts() {
         let kubelet = Kubelet::open(start.kubelet).context("find the kubelet's directory")?;

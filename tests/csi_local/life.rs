@@ -290,6 +290,45 @@ fn what_cannot_be_kept_is_refused() {
     assert!(world.names("volumes").is_empty());
 }
 
+// Without it the one resizer of a cluster asks its own node's driver to grow the volume of another node, and no
+// claim ever grows.
+#[test]
+fn a_node_grows_its_volumes_by_itself() {
+    let Some(mut world) = World::new("a_node_grows_its_volumes_by_itself", &["all"]) else {
+        return;
+    };
+    let offered = |world: &World| {
+        world.runtime.block_on(async {
+            let request = ControllerGetCapabilitiesRequest::default();
+            let mut controller = world.controller().await;
+            let answer = controller.controller_get_capabilities(request).await;
+            answer.unwrap().into_inner().capabilities
+        })
+    };
+    let all = offered(&world);
+    world.kill();
+    world.start_with(&["all"], &["--scratch-grow-by-node"]);
+    let fewer = offered(&world);
+    assert_eq!(fewer.len() + 1, all.len());
+    assert!(fewer.iter().all(|one| all.contains(one)), "{fewer:?}");
+    let made = world.runtime.block_on(create(&world, "v", SIZE)).unwrap();
+    let calls = Calls::new(&world, &made.volume_id);
+    let grown = world.runtime.block_on(async {
+        calls.stage(&world).await;
+        let request = NodeExpandVolumeRequest {
+            volume_id: calls.id.clone(),
+            volume_path: text(&calls.staging),
+            capacity_range: Some(CapacityRange {
+                required_bytes: 2 * SIZE,
+                limit_bytes: 0,
+            }),
+            ..NodeExpandVolumeRequest::default()
+        };
+        world.node().await.node_expand_volume(request).await
+    });
+    assert_eq!(grown.unwrap().into_inner().capacity_bytes, 2 * SIZE);
+}
+
 // A path that no kubelet asks for would be mounted over.
 #[test]
 fn paths_outside_are_refused() {

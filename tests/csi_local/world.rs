@@ -61,6 +61,11 @@ impl World {
 
     /// Starts drivers; returns when they listen.
     pub(crate) fn start(&mut self, roles: &[&str]) {
+        self.start_with(roles, &[]);
+    }
+
+    /// The same, with more arguments.
+    pub(crate) fn start_with(&mut self, roles: &[&str], more: &[&str]) {
         for role in roles {
             let path = |name: &str| self.directory.path().join(name);
             let log = File::create(path(&format!("{role}.log"))).unwrap();
@@ -86,7 +91,7 @@ impl World {
             command
                 .arg("--scratch-mount")
                 .arg(path("disk").canonicalize().unwrap());
-            command.args(["--scratch-keep-free", "64MiB"]);
+            command.args(["--scratch-keep-free", "64MiB"]).args(more);
             command
                 .stdin(Stdio::null())
                 .stdout(log.try_clone().unwrap())

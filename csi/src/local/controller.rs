@@ -36,18 +36,30 @@ const COPIES: [Offered; 4] = [
     Offered::CloneVolume,
 ];
 
+/// Who asks for a volume to grow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Grows {
+    /// Whoever speaks to the controller service of the volume's node.
+    ByController,
+    /// The kubelet of its node alone. A cluster has one resizer for all nodes, which asks the driver beside
+    /// it, and that one knows the volumes of its own node only; where no controller offers to grow volumes it
+    /// leaves them to the kubelets.
+    ByNode,
+}
+
 /// The service. Cheap to clone; removes the files of deleted volumes while one of its clones lives.
 #[derive(Clone, Debug)]
 pub struct Controller(
     Arc<Local>,
     #[expect(dead_code, reason = "held")] Arc<Sweeper>,
+    Grows,
 );
 
 impl Controller {
     /// Serves the volumes of a node. In a tokio runtime.
-    pub fn new(local: Arc<Local>) -> Self {
+    pub fn new(local: Arc<Local>, grows: Grows) -> Self {
         let sweeper = local.sweeper();
-        Self(local, Arc::new(sweeper))
+        Self(local, Arc::new(sweeper), grows)
     }
 }
 
@@ -164,7 +176,9 @@ impl Service for Controller {
         } else {
             &[]
         };
+        let by_node = self.2 == Grows::ByNode;
         let offered = OFFERED.iter().chain(copies);
+        let offered = offered.filter(|one| !(by_node && **one == Offered::ExpandVolume));
         let capability = |offered: &Offered| ControllerServiceCapability {
             r#type: Some(Type::Rpc(Rpc {
                 r#type: (*offered).into(),

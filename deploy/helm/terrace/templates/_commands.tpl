@@ -59,6 +59,8 @@
 {{- if .Values.csi.local.onRoot }}
 - --scratch-on-root
 {{- end }}
+# The resizer is one for all nodes.
+- --scratch-grow-by-node
 {{- end -}}
 
 {{- define "terrace.command.controller" -}}
@@ -71,6 +73,9 @@
 - --webhook-listen=0.0.0.0:9443
 - --webhook-cert=/etc/terrace/tls/tls.crt
 - --webhook-key=/etc/terrace/tls/tls.key
+{{- if ne .Values.csi.data.inline "any" }}
+- --no-inline
+{{- end }}
 {{- end }}
 {{- if .Values.controller.scratch.clean }}
 - --clean-scratch

@@ -7,6 +7,13 @@
 - {apiGroups: [storage.k8s.io], resources: [storageclasses, csinodes, volumeattachments, volumeattributesclasses], verbs: [get, list, watch]}
 {{- end -}}
 
+{{/* What a resizer asks besides, which also carries out changes of a VolumeAttributesClass. */}}
+{{- define "terrace.rules.resizer" -}}
+- {apiGroups: [""], resources: [persistentvolumeclaims/status], verbs: [patch]}
+- {apiGroups: [""], resources: [pods], verbs: [get, list, watch]}
+- {apiGroups: [storage.k8s.io], resources: [volumeattributesclasses], verbs: [get, list, watch]}
+{{- end -}}
+
 {{/* Electing one of several replicas. */}}
 {{- define "terrace.rules.leases" -}}
 - {apiGroups: [coordination.k8s.io], resources: [leases], verbs: [get, list, watch, create, update, patch, delete]}

@@ -72,7 +72,7 @@ readinessProbe:
   hostPath: {path: {{ $root.Values.kubeletPath }}, type: Directory}
 {{- end -}}
 
-{{/* A provisioner or resizer for the Deployment of the data driver: (list $ "provisioner" arguments). */}}
+{{/* A provisioner or resizer of which one acts for the cluster: (list $ "provisioner" arguments settings). */}}
 {{- define "terrace.sidecar.elected" -}}
 {{- $root := index . 0 -}}
 {{- $sidecar := index $root.Values.sidecars (index . 1) -}}
@@ -88,7 +88,7 @@ readinessProbe:
     {{- end }}
     - --v=2
   resources: {{ toYaml $sidecar.resources | nindent 4 }}
-  securityContext: {{ include "terrace.csi-controller.sidecar" $root | nindent 4 }}
+  securityContext: {{ include (index . 3) $root | nindent 4 }}
   volumeMounts:
     - {name: socket, mountPath: /csi}
     - {name: api, mountPath: /var/run/secrets/kubernetes.io/serviceaccount, readOnly: true}
