@@ -5,10 +5,10 @@ from common import EVERYTHING, Problems, identity, pod_of, render
 # Containers that mount on their host; the API server refuses Bidirectional propagation without it.
 PRIVILEGED = {("terrace-keeper", "keeper"), ("terrace-csi-data", "driver"), ("terrace-csi-local", "driver")}
 # Containers that speak to the API server.
-ASKS_API = {("terrace-csi-local", "provisioner"), ("terrace-csi-controller", "provisioner"),
+ASKS_API = {("terrace-csi-local", "provisioner"), ("terrace-csi-local", "resizer"), ("terrace-csi-controller", "provisioner"),
             ("terrace-csi-controller", "resizer"), ("terrace-controller", "controller"), ("terrace-catalog", "catalog")}
 # Directories of the host, besides those that values name.
-HOST_PATHS = {"/run/terrace", "/var/lib/terrace/csi", "/var/lib/kubelet", "/var/lib/kubelet/plugins_registry", "/dev", "/sys/fs/cgroup",
+HOST_PATHS = {"/run/terrace", "/var/lib/terrace/csi", "/var/lib/kubelet", "/var/lib/kubelet/plugins_registry", "/dev", "/sys/fs/cgroup", "/sys/devices/virtual/bdi",
               "/var/lib/kubelet/plugins/data.terrace.io", "/var/lib/kubelet/plugins/local.terrace.io",
               "/var/cache/terrace", "/mnt/pfs", "/mnt/pfs/volumes", "/mnt/homes", "/var/lib/terrace/scratch",
               "/ssd/spool"}
@@ -76,6 +76,14 @@ def pods(problems: Problems, found: list[dict]) -> None:
     problems.check((PRIVILEGED | ASKS_API) <= seen, f"listed and not there: {(PRIVILEGED | ASKS_API) - seen}")
 
 
+def keeper(problems: Problems, found: list[dict]) -> None:
+    """With a root that is read-only /tmp and /sys are, too: mounts without readahead, and connections that hang."""
+    pod = next(pod_of(one) for one in found if one["metadata"]["name"] == "terrace-keeper" and pod_of(one))
+    mounted = {mount["mountPath"]: mount for mount in pod["containers"][0]["volumeMounts"]}
+    for path in ("/tmp", "/sys/devices/virtual/bdi"):
+        problems.check(path in mounted and not mounted[path].get("readOnly"), f"terrace-keeper: cannot write {path}")
+
+
 def accounts(problems: Problems, found: list[dict], waits: bool) -> None:
     bound = {}
     for one in found:
@@ -108,5 +116,6 @@ problems = Problems()
 for values in ({}, EVERYTHING):
     rendered = render(values)
     pods(problems, rendered)
+    keeper(problems, rendered)
     accounts(problems, rendered, values.get("controller", {}).get("startupTaint", False))
 problems.end("rights of containers and accounts")
