@@ -42,6 +42,8 @@ class S3:
 
     name = "s3"
     variable = "TERRACE_TEST_S3"
+    # Where it listens: everything is on one machine, unless a suite has pods.
+    address = "127.0.0.1"
 
     def __init__(self, runs: Run):
         self.run = runs
@@ -70,15 +72,15 @@ class S3:
         environment.pop("AWS_ACCESS_KEY_ID", None)
         process = self.run.spawn(
             "s3",
-            [str(weed), "-logtostderr", "server", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
+            [str(weed), "-logtostderr", "server", f"-dir={data}", f"-ip={self.address}", f"-ip.bind={self.address}",
              "-filer", f"-filer.localSocket={data}/filer.sock", "-s3", f"-s3.config={identities}",
              f"-s3.localSocket={data}/s3.sock", "-s3.port.iceberg=0", "-s3.port.lance=0",
              "-metricsIp=127.0.0.1", "-volume.max=1000", "-volume.preStopSeconds=0",
              "-master.volumeSizeLimitMB=4096"]
             + [f"-{name}={number}" for name, number in port.items()],
             cwd=data, env=environment)
-        url = f"http://127.0.0.1:{port['s3.port']}"
-        filer = f"http://127.0.0.1:{port['filer.port']}"
+        url = f"http://{self.address}:{port['s3.port']}"
+        filer = f"http://{self.address}:{port['filer.port']}"
         self.run.wait("s3", process, 60, lambda: answers(url))
         self.run.wait("s3", process, 30, lambda: make_bucket(filer))
         return {

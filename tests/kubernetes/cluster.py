@@ -1,0 +1,153 @@
+#!/usr/bin/env python3
+"""Terrace on a real cluster of one node: kubelet, scheduler, controllers, containers, the chart, and pods.
+
+    tests/kubernetes/cluster.py --binary PATH/terrace [--sources DIRECTORY]
+
+Outside of `make test`, and as root: everything runs in namespaces of its own (`machine.py`) and is gone at the end,
+also after a failure. What is compiled, once, is kept in $TERRACE_TOOLS (half an hour of one processor); the sources
+of two sidecars come from checkouts (`sidecars.py`). Needs Go, etcd, containerd, runc, the CNI plugins, iptables and
+kubectl (Debian: etcd-server containerd runc containernetworking-plugins iptables). The steps are those of
+docs/INSTALL.md, "One node, step by step". Ends with 0, or with 1 and the check that failed.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "servers"))
+
+import machine
+from support import Run, Unavailable, built_tool
+from world import VERSION, kubernetes
+
+NAMESPACE = "terrace-system"
+TEAM = "team"
+NEEDED = ("etcd", "kubectl", "openssl", "containerd", "runc", "ctr", "unshare", "losetup", "iptables", "ip", "go")
+TAINT = {"key": "terrace.io/agent-not-ready", "effect": "NoSchedule"}
+IMAGE = "docker.io/library/terrace"
+VOLUMES = "/mnt/pfs/volumes"
+PLACE = "/var/lib/terrace/data"
+ACCESS = ["--catalog", f"https://terrace-catalog.{NAMESPACE}.svc:7420", "--ca-file", "/etc/terrace/tls/ca.crt",
+          "--token-file", f"{PLACE}/token"]
+
+
+def partition(day: int) -> dict[str, bytes]:
+    """Files of a day: some blocks, and different for each."""
+    return {f"day={day}/part-{part}.csv": b"a,b\n" + b"".join(b"%d,%d\n" % (day, part * row) for row in range(150_000))
+            for part in range(2)}
+
+
+def digest(days: int) -> str:
+    """Of all files of the first days, in the order of their names."""
+    files = {name: data for day in range(1, days + 1) for name, data in partition(day).items()}
+    return hashlib.sha256(b"".join(files[name] for name in sorted(files))).hexdigest()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--binary", required=True, help="the terrace to test")
+    parser.add_argument("--sources", type=Path, help="where the checkouts of two sidecars are")
+    parser.add_argument("--inside", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--group", help=argparse.SUPPRESS)
+    parser.add_argument("--base", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal"))  # With everything that is cleaned up.
+    if args.inside:
+        return inside(args)
+    lacking = [name for name in NEEDED if not shutil.which(name)]
+    if os.geteuid() != 0 or lacking or not Path("/usr/lib/cni/bridge").exists():
+        print(f"SKIP tests/kubernetes/cluster: needs root, the CNI plugins and {', '.join(lacking) or 'nothing else'}")
+        return 0
+    from packaging import Packaging
+    try:
+        tools = Packaging.prepare()
+    except Unavailable as lack:
+        print(f"SKIP tests/kubernetes/cluster: {lack}")
+        return 0
+    if Path(sys.prefix) != tools.parent:
+        # Helm's SDK is a package of that Python.
+        os.execv(tools / "python", [str(tools / "python"), *sys.argv])
+    # Inside there is no network to fetch anything by.
+    kubernetes()
+    import images
+    import sidecars
+    for key, image in sidecars.named().items():
+        sidecars.program(key, image, args.sources)
+    base = built_tool("workload", [HERE / "images.py"], images.workload)
+    words = ["--binary", str(Path(args.binary).resolve()), "--base", str(base)]
+    return machine.isolated(Path(__file__).resolve(), words)
+
+
+def inside(args: argparse.Namespace) -> int:
+    """Process 1: brings everything up, checks, and ends with all of it."""
+    import checks
+    import images
+    import sidecars
+    began = time.monotonic()
+    archives = args.inside / "images"
+    archives.mkdir()
+    made = [archives / "terrace.tar", *sidecars.images(archives, None)]
+    images.ours(made[0], archives, Path(args.binary), f"{IMAGE}:0.1.0")
+    cluster = machine.Cluster(args.inside, args.group)
+    try:
+        cluster.enter()
+        cluster.control_plane()
+        cluster.runtime([*made, args.base / "workload.tar", args.base / "pause.tar"])
+        for archive in made[1:]:
+            archive.unlink()
+        cluster.node([TAINT])
+        store = Store(cluster)
+        for check in checks.ORDER:
+            check(cluster, store)
+    except BaseException:
+        told(cluster)
+        raise
+    finally:
+        cluster.end()
+    print(f"{cluster.checks} checks on Kubernetes {VERSION}: passed, {time.monotonic() - began:.0f} s")
+    return 0
+
+
+def told(cluster: machine.Cluster) -> None:
+    """What somebody needs who looks for the reason: pods, events, and last words of the programs."""
+    for words in (["get", "pods,pvc", "-A", "-o", "wide"], ["get", "events", "-A", "--sort-by=.lastTimestamp"]):
+        done = subprocess.run(["kubectl", f"--server={cluster.url}", "--insecure-skip-tls-verify=true", "--token=admin", *words],
+                              capture_output=True, text=True)
+        sys.stderr.write("\n".join(done.stdout.splitlines()[-60:]) + "\n")
+    for name in cluster.running:
+        sys.stderr.write(f"--- {name}\n{cluster.log(name)[-1500:]}\n")
+    for path in sorted(Path("/var/log/pods").glob("*/*/*.log")):
+        sys.stderr.write(f"--- {path}\n" + "\n".join(path.read_text(errors="replace").splitlines()[-12:]) + "\n")
+
+
+class Store:
+    """An S3 server of the node, and what is written to it."""
+
+    def __init__(self, cluster: machine.Cluster):
+        from s3 import S3
+        from s3client import S3Client
+        S3.address = machine.ADDRESS
+        directory = cluster.place / "store"
+        directory.mkdir()
+        self.environment = S3(Run(directory)).up()
+        self.client = S3Client(self.environment)
+
+    def publish(self, days: range) -> None:
+        """Writes partitions as a job does: files, then the marker."""
+        for day in days:
+            for name, data in partition(day).items():
+                self.client.put("terrace", f"warehouse/clicks/{name}", data)
+        time.sleep(1.1)  # The store's times are whole seconds; the marker must be newer than its data.
+        self.client.put("terrace", "warehouse/clicks/_SUCCESS", b"")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
