@@ -313,6 +313,11 @@ impl DirectoryFs {
         }
     }
 
+    /// Requests answered.
+    fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
     /// All counters now.
     pub fn status(&self) -> DirectoryStatus {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -322,7 +327,7 @@ impl DirectoryFs {
             opens_served: count(&self.opens.served),
             handles: self.opens.len(),
             nodes: self.nodes.len(),
-            requests: count(&self.requests),
+            requests: self.requests(),
             resent: count(&self.resent),
             recognised: count(&self.recognised),
             quota: self.quota.as_ref().map(|quota| quota.status()),

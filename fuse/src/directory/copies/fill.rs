@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! open for reading -> want(node, stamp) --queue--> QUIET after it was first seen:
-//!                                                  stamp unchanged?      no: give up
+//!                                                  stamp unchanged?      no: give up (several blocks)
 //!                                                  blocks, all but the last -> hot tier
 //!                                                  stamp unchanged?      no: evict
 //!                                                  the last block: complete
@@ -13,7 +13,7 @@
 //! is of, and the bytes are those of the stamp.
 //!
 //! One file and one block at a time is the budget: copying takes what a single reader takes from the
-//! shared file system. A queue that is full drops what comes; the next open asks again.
+//! shared file system, and of small files a tenth of that while others use the volume ([`PAUSE`]). A queue that is full drops what comes; the next open asks again.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -45,6 +45,13 @@ const QUEUE: usize = 16 << 10;
 
 /// A file of more than this part of the hot tier is not copied: it would push all others out.
 const SHARE: u64 = 4;
+
+/// While the volume is used a pause of so many times what a copy took follows it: of small files each takes
+/// as many round trips as those who work with them do.
+const PAUSE: u32 = 9;
+
+/// A pause at most: large files take what a single reader takes.
+const PAUSE_MAX: Duration = Duration::from_millis(50);
 
 /// A file to be copied.
 #[derive(Clone, Copy, Debug)]
@@ -163,9 +170,12 @@ impl Shared {
 }
 
 async fn run(shared: Arc<Shared>, fs: Weak<DirectoryFs>, mut wishes: mpsc::Receiver<Wish>) {
+    let requests = || fs.upgrade().map_or(0, |fs| fs.requests());
+    let mut answered = requests();
     while let Some(wish) = wishes.recv().await {
         tokio::time::sleep_until(wish.seen + QUIET).await;
         let digest = wish.stamp.object(&shared.store).digest();
+        let began = Instant::now();
         let done = fill(&shared, &fs, wish).await;
         shared.wanted().remove(&digest);
         let counters = &shared.counters;
@@ -181,6 +191,10 @@ async fn run(shared: Arc<Shared>, fs: Weak<DirectoryFs>, mut wishes: mpsc::Recei
                 tracing::debug!(ino = wish.node, why, "not copied");
             }
         }
+        let now = requests();
+        if std::mem::replace(&mut answered, now) != now {
+            tokio::time::sleep(PAUSE_MAX.min(began.elapsed() * PAUSE)).await;
+        }
     }
 }
 
@@ -193,7 +207,9 @@ async fn fill(shared: &Arc<Shared>, fs: &Weak<DirectoryFs>, wish: Wish) -> Resul
         Ok(Arc::new(File::from(file)))
     })
     .await?;
-    unchanged(&file, stamp).await?;
+    if stamp.size() > BLOCK {
+        unchanged(&file, stamp).await?; // of a shorter one it is asked soon enough, after its only block
+    }
     let id = stamp.object(&shared.store);
     let digest = id.digest();
     if shared.hot.opened(&digest, stamp.size(), &shared.dataset) == Admission::Bypass {
