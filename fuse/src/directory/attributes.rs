@@ -63,6 +63,17 @@ impl DirectoryFs {
         }
     }
 
+    /// Asks for the attributes of a directory ahead of the kernel: once a name in it has changed it wants them
+    /// before it looks at the next one. On a shared file system that is a round trip, which goes on while the
+    /// program does something else.
+    pub(crate) fn ask_ahead(&self, node: u64) {
+        if self.is_shared
+            && let Ok(at) = self.at(node)
+        {
+            fstat(at.fd()).ok();
+        }
+    }
+
     /// Attributes of a file below with what is known better elsewhere; its number is the kernel's.
     pub(super) fn overlay(&self, stat: FileStat) -> FileStat {
         self.staged_over(stat)

@@ -226,6 +226,11 @@ impl DirectoryFs {
         sys::sync_file_system(self.mount.as_fd())
     }
 
+    /// Whether a close does what a close of the directory does, and nothing more.
+    pub(crate) fn closes_plainly(&self) -> bool {
+        self.durability.is_empty() && self.spool.is_none()
+    }
+
     /// What closing the file below has to say.
     pub(crate) fn flush(&self, of: HandleOf) -> Result<(), Errno> {
         if let Some(done) = self.settle(of, Call::Close) {

@@ -2,6 +2,7 @@
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -22,6 +23,27 @@ pub(crate) struct Entry {
     pub(crate) generation: u32,
     /// Attributes; the number in it is the node id.
     pub(crate) stat: FileStat,
+}
+
+/// What a look-up found.
+#[derive(Clone, Debug)]
+pub(crate) enum Looked {
+    /// A file.
+    Entry(Entry),
+    /// That there is no such name, which the kernel may believe for so long. It looks a name up anew all the same
+    /// before it makes one that must be free.
+    Absent(Duration),
+}
+
+#[cfg(test)]
+impl Looked {
+    /// The file, if there is one.
+    pub(super) fn entry(self) -> Option<Entry> {
+        match self {
+            Self::Entry(entry) => Some(entry),
+            Self::Absent(_) => None,
+        }
+    }
 }
 
 /// A file that was found under a name.
@@ -46,19 +68,31 @@ pub(super) fn component(name: &[u8]) -> Result<CString, Errno> {
 
 impl DirectoryFs {
     /// What `name` in directory `parent` is.
-    pub(crate) fn lookup(&self, parent: u64, name: &[u8]) -> Result<Entry, Errno> {
+    pub(crate) fn lookup(&self, parent: u64, name: &[u8]) -> Result<Looked, Errno> {
         let name = component(name)?;
+        if self.is_shared && self.young.lacks(parent, name.to_bytes(), self.ttl) {
+            self.absent.note(parent, name.to_bytes());
+            return Ok(Looked::Absent(Duration::ZERO));
+        }
         match self.find(self.at(parent)?.fd(), &name) {
             Err(Errno::ENOENT) => {
                 self.absent.note(parent, name.to_bytes());
-                Err(Errno::ENOENT)
+                // A local directory answers at once, and others here may change it without the volume.
+                Ok(Looked::Absent(match self.is_shared {
+                    true => self.ttl,
+                    false => Duration::ZERO,
+                }))
             }
-            found => self.entry(found?, parent, &name),
+            found => {
+                let found = found?;
+                self.entry(found, parent, &name).map(Looked::Entry)
+            }
         }
     }
 
     /// Notes what is about to be answered.
     pub(super) fn entry(&self, found: Found, parent: u64, name: &CStr) -> Result<Entry, Errno> {
+        self.young.has(parent, name.to_bytes());
         let generation = found.id.generation();
         let node = self.number(found.stat.st_ino);
         let way = self.way(&found, parent, name);

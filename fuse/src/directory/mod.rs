@@ -52,6 +52,7 @@ mod sys;
 mod table;
 mod tiering;
 mod volume;
+mod young;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -75,7 +76,7 @@ pub use error::DirectoryError;
 pub use identity::Caller;
 pub(crate) use intents::Intent;
 pub(crate) use listing::Row;
-pub(crate) use lookup::Entry;
+pub(crate) use lookup::{Entry, Looked};
 pub(crate) use names::Place;
 pub(crate) use opens::Opened;
 pub use quota::{Counted, QuotaLimits, QuotaParts, QuotaStatus, QuotaUse, count_tree};
@@ -164,6 +165,7 @@ pub struct DirectoryFs {
     nodes: nodes::Nodes,
     intents: Arc<intents::Intents>,
     absent: absent::Absent,
+    young: young::Young,
     opens: opens::Opens,
     durability: Durability,
     spool: Option<spool::Running>,
@@ -243,6 +245,7 @@ impl DirectoryFs {
             nodes: nodes::Nodes::new(table, parts.fresh),
             intents,
             absent: absent::Absent::default(),
+            young: young::Young::default(),
             opens: opens::Opens::new(parts.handles),
             durability: parts.durability,
             spool,

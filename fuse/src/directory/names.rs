@@ -7,6 +7,7 @@
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, RenameFlags, renameat2};
@@ -15,7 +16,7 @@ use nix::unistd::{UnlinkatFlags, linkat, symlinkat, unlinkat};
 
 use super::identity::{Caller, as_caller};
 use super::intents::{Evidence, Intent, Intents};
-use super::lookup::{Found, component};
+use super::lookup::{Found, NAMED, component};
 use super::opens::Opened;
 use super::owner;
 use super::quota::Charge;
@@ -59,7 +60,7 @@ impl DirectoryFs {
         let made = self.make(place, libc::S_IFREG, |dir, name| {
             sys::open_child(dir, name, how, mode & 0o7777).map(Some)
         });
-        let (found, intent) = match made {
+        let (mut found, intent) = match made {
             Err(Errno::EEXIST) if !wanted.contains(OFlag::O_EXCL) => return Err(Errno::ESTALE),
             other => other?,
         };
@@ -71,7 +72,9 @@ impl DirectoryFs {
                     let access = OFlag::O_RDWR | (wanted & KEPT);
                     self.open_found(&found, access)?
                 } else {
-                    found.fd.try_clone().map_err(|_| Errno::EMFILE)?
+                    // Not a second descriptor of the open file: closing it is a request to the server.
+                    let named = sys::open_named(found.fd.as_fd(), NAMED)?;
+                    std::mem::replace(&mut found.fd, named)
                 };
                 self.keep_here(&file);
                 self.open_made(&place, &found, file.into(), wanted & KEPT)?
@@ -94,10 +97,15 @@ impl DirectoryFs {
         mode: u32,
     ) -> Result<(Entry, Intent), Errno> {
         let bits = Mode::from_bits_truncate(mode & 0o7777);
+        let began = Instant::now();
         let made = self.make(place, libc::S_IFDIR, |dir, name| {
             mkdirat(dir, name, bits).map(|()| None)
         });
-        self.told(place, made)
+        let (entry, intent) = self.told(place, made)?;
+        if !Intents::is_resent(place.unique) {
+            self.young.made(entry.node, began);
+        }
+        Ok((entry, intent))
     }
 
     /// Makes a regular or special file.
@@ -194,6 +202,7 @@ impl DirectoryFs {
             UnlinkatFlags::NoRemoveDir
         };
         self.losing(&victim);
+        self.young.forget(self.number(victim.stat.st_ino));
         unlinkat(dir.fd(), name.as_c_str(), how)?;
         self.hold(victim, parent);
         Ok(intent)
@@ -260,6 +269,7 @@ impl DirectoryFs {
             new_name.as_c_str(),
             flags,
         )?;
+        self.young.has(new_parent, new_name.to_bytes());
         self.moved(source.stat.st_ino, new_parent, &new_name);
         if let Some(target) = target
             && !same
@@ -292,8 +302,9 @@ impl DirectoryFs {
             self.recognise();
             return Ok((found, self.intents.record(place.unique, &evidence)));
         }
+        let taken = |_: &Errno| self.young.forget(place.parent);
         if !self.absent.take(place.parent, name.to_bytes()) {
-            is_free(dir.fd(), &name)?;
+            is_free(dir.fd(), &name).inspect_err(taken)?;
         }
         let charge = Charge::file(self.quota.as_ref())?;
         let intent = self.intents.record(place.unique, &evidence);
@@ -302,7 +313,7 @@ impl DirectoryFs {
             Err(Errno::EACCES | Errno::EPERM) => {
                 self.make_and_give(dir.fd(), &name, place.caller, &make)?
             }
-            made => made?,
+            made => made.inspect_err(taken)?,
         };
         charge.keep();
         let found = match made {
@@ -359,7 +370,7 @@ impl DirectoryFs {
 
 /// `EEXIST` when the name is taken, by whatever.
 fn is_free(dir: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
-    match sys::open_child(dir, name, super::lookup::NAMED, 0) {
+    match sys::open_child(dir, name, NAMED, 0) {
         Err(Errno::ENOENT) => Ok(()),
         Ok(_) | Err(Errno::EXDEV) => Err(Errno::EEXIST),
         Err(error) => Err(error),

@@ -112,7 +112,8 @@ pub(super) fn add_plus(reply: &mut ReplyDirectoryPlus, row: &Row<'_>, ttl: Durat
     reply.add(attr.ino, next, name, &ttl, &attr, Generation(generation))
 }
 
-fn nothing() -> FileAttr {
+/// Attributes of no file; as an entry, with a time to live: there is no such name.
+pub(super) fn nothing() -> FileAttr {
     FileAttr {
         ino: INodeNo(0),
         size: 0,

@@ -16,6 +16,9 @@ use crate::directory::{Call, HandleOf};
 impl DirectoryAdapter {
     /// Keeps what a call on a handle promises, and answers.
     pub(super) fn settle(&self, request: &Request, of: HandleOf, call: Call, reply: ReplyEmpty) {
+        if call == Call::Close && self.fs.closes_plainly() {
+            return self.soon(move |fs| Self::reply_done(fs.flush(of), reply));
+        }
         if !self.fs.promises_cold() {
             return self.later(move |fs| Self::reply_done(fs.settle_here(of, call), reply));
         }

@@ -3,7 +3,8 @@
 //! What is done in memory of the directory's file system is done on the thread that got the request;
 //! what may wait for a disk (fsync, allocation, copying, reads of what is not in memory) goes to the
 //! runtime's blocking threads with its reply, so that a few of them do not hold up everybody. There
-//! are as many of those as callers that wait.
+//! are as many of those as callers that wait. A close and a short read of a shared file system stay, as long
+//! as threads are left for others: they take a round trip, as a look-up does.
 
 mod answers;
 mod cold;
@@ -13,6 +14,7 @@ mod requests;
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use fuser::{Errno, Generation, Request};
 use tokio::runtime::Handle as Runtime;
@@ -27,6 +29,9 @@ use crate::session::{self, Device as Connection, Primer, SessionConfig, SessionH
 /// system on them.
 const THREADS: usize = 4;
 
+/// Of these, those that may wait for what usually takes one round trip, and may take long.
+const WAITING: usize = THREADS / 2;
+
 /// Implements the kernel library's trait over a [`DirectoryFs`].
 #[derive(Clone, Debug)]
 pub(crate) struct DirectoryAdapter {
@@ -34,6 +39,8 @@ pub(crate) struct DirectoryAdapter {
     runtime: Runtime,
     tasks: TaskTracker,
     primer: Arc<Primer>,
+    /// Session threads that wait for a server instead of taking requests.
+    waiting: Arc<AtomicUsize>,
 }
 
 /// Serves `fs` on `device`, as [`session::serve`] does a read-only tree. Requests that wait do so on
@@ -53,6 +60,7 @@ pub fn serve(
         runtime: runtime.clone(),
         tasks: TaskTracker::new(),
         primer,
+        waiting: Arc::default(),
     };
     let config = SessionConfig {
         threads: config.threads.max(THREADS),
@@ -91,6 +99,17 @@ impl DirectoryAdapter {
             answer(&fs);
         };
         drop(self.tasks.spawn_blocking_on(task, &self.runtime)); // owned by the tracker
+    }
+
+    /// Answers what usually takes one round trip to a server: on this thread, as handing it to another one
+    /// takes a good part of that, unless too many of them wait already.
+    fn soon(&self, answer: impl FnOnce(&DirectoryFs) + Send + 'static) {
+        let waits = Waits::begin(&self.waiting);
+        if waits.before < WAITING {
+            answer(&self.fs);
+        } else {
+            self.later(answer);
+        }
     }
 
     fn reply_entry(
@@ -174,5 +193,24 @@ impl DirectoryAdapter {
             Ok(_) => reply.error(Errno::ERANGE),
             Err(errno) => reply.error(answers::error(errno)),
         }
+    }
+}
+
+/// A thread that waits, until it is dropped.
+struct Waits<'a> {
+    waiting: &'a AtomicUsize,
+    before: usize,
+}
+
+impl<'a> Waits<'a> {
+    fn begin(waiting: &'a AtomicUsize) -> Self {
+        let before = waiting.fetch_add(1, Ordering::Relaxed);
+        Self { waiting, before }
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }

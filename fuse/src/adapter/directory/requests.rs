@@ -14,12 +14,15 @@ use fuser::{
     ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
-use super::answers::{add, add_plus, error, file_attr, timespec};
+use super::answers::{add, add_plus, error, file_attr, nothing, timespec};
 use super::{DirectoryAdapter, handshake};
-use crate::directory::{Call, Change, ELSEWHERE, HandleOf, Place, Row};
+use crate::directory::{Call, Change, DirectoryFs, ELSEWHERE, HandleOf, Looked, Place, Row};
 
 /// `F_UNLCK` as the protocol has it.
 const UNLOCK: i32 = libc::F_UNLCK;
+
+/// Bytes of a read that takes little longer than a question.
+const SHORT: u32 = 64 << 10;
 
 fn of(node: INodeNo, fh: FileHandle) -> HandleOf {
     HandleOf {
@@ -47,10 +50,12 @@ impl Filesystem for DirectoryAdapter {
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let _span = self.begin(request, "lookup", parent.0);
         match self.fs.lookup(parent.0, name.as_bytes()) {
-            Ok(entry) => {
+            Ok(Looked::Entry(entry)) => {
                 let attr = file_attr(&entry.stat);
                 reply.entry(&self.fs.ttl(), &attr, Generation(entry.generation.into()));
             }
+            Ok(Looked::Absent(ttl)) if ttl.is_zero() => reply.error(Errno::ENOENT),
+            Ok(Looked::Absent(ttl)) => reply.entry(&ttl, &nothing(), Generation(0)),
             Err(errno) => reply.error(error(errno)),
         }
     }
@@ -114,9 +119,7 @@ impl Filesystem for DirectoryAdapter {
         ReplyEntry,
     ) {
         let _span = self.begin(request, "mkdir", parent.0);
-        let made = self
-            .fs
-            .make_directory(place(request, umask, parent, name), mode);
+        let made = self.fs.make_directory(place(request, umask, parent, name), mode);
         self.reply_entry(made, reply);
     }
 
@@ -158,6 +161,7 @@ impl Filesystem for DirectoryAdapter {
         );
         let done = self.fs.rename(request.unique().0, from, to, flags.bits());
         Self::reply_done(done, reply);
+        self.fs.ask_ahead(new_parent.0);
     }
 
     fn link(
@@ -179,6 +183,7 @@ impl Filesystem for DirectoryAdapter {
             .fs
             .create(place(request, umask, parent, name), mode, flags);
         self.reply_created(created, reply);
+        self.fs.ask_ahead(parent.0);
     }
 
     fn open(&self, request: &Request, node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
@@ -200,10 +205,16 @@ impl Filesystem for DirectoryAdapter {
         let of = of(node, fh);
         match self.fs.read_now(of, offset, size) {
             Ok(Some(bytes)) => reply.data(&bytes),
-            Ok(None) => self.later(move |fs| match fs.read(of, offset, size) {
-                Ok(bytes) => reply.data(&bytes),
-                Err(errno) => reply.error(error(errno)),
-            }),
+            Ok(None) => {
+                let read = move |fs: &DirectoryFs| match fs.read(of, offset, size) {
+                    Ok(bytes) => reply.data(&bytes),
+                    Err(errno) => reply.error(error(errno)),
+                };
+                match self.fs.is_shared() && size <= SHORT {
+                    true => self.soon(read),
+                    false => self.later(read),
+                }
+            }
             Err(errno) => reply.error(error(errno)),
         }
     }

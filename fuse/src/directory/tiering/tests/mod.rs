@@ -202,7 +202,8 @@ impl World {
     fn node(&self, name: &str) -> u64 {
         let mut node = ROOT;
         for part in name.split('/') {
-            node = self.fs.lookup(node, part.as_bytes()).unwrap().node;
+            let looked = self.fs.lookup(node, part.as_bytes()).unwrap();
+            node = looked.entry().unwrap().node;
         }
         node
     }

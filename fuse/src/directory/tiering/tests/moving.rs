@@ -152,7 +152,7 @@ async fn what_is_open_stays() {
     // Another node: another instance, which knows nothing of this one.
     let script = Arc::new(Script::default());
     let (_, other) = open(world.place.path(), "other", &script, &[]).await;
-    let node = other.lookup(ROOT, b"file").unwrap().node;
+    let node = other.lookup(ROOT, b"file").unwrap().entry().unwrap().node;
     for flags in [libc::O_RDONLY, libc::O_WRONLY] {
         let opened = other.open_file(1, node, flags).unwrap();
         assert_eq!(world.demote("file").await.unwrap(), Moved::Kept(Kept::Open));
