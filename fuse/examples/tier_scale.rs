@@ -67,6 +67,7 @@ async fn measure(place: &Path) -> Result<(), Box<dyn Error>> {
         handles: HandleTable::open(HandleTable::create()?)?,
         passthrough: false,
         ttl: Duration::ZERO,
+        revalidate: Duration::ZERO,
         local_locks: true,
         durability: Durability::default(),
         spool: None,

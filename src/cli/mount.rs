@@ -85,6 +85,10 @@ pub(crate) struct MountArgs {
     /// auto: unless the directory lies on a local file system
     #[arg(long, value_name = "WHEN", default_value = "auto", requires = "rw")]
     pub(crate) ssd_cache: SsdCache,
+    /// With --rw: how long an open may believe what the shared file system's server said of the file before,
+    /// instead of asking it [default: each open asks]
+    #[arg(long, value_name = "TIME", requires = "rw")]
+    pub(crate) revalidate: Option<Span>,
     #[command(flatten)]
     pub(crate) base: BaseArgs,
     /// Whose budgets the mount uses: a name of tenants in the configuration [default: that of the

@@ -57,6 +57,7 @@ impl SpoolArgs {
                 name: space.name.clone(),
             }),
             ssd_cache: SsdCache::default(),
+            revalidate: None,
         };
         Ok(MountOptions {
             directory: Some(directory),

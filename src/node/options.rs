@@ -80,6 +80,9 @@ pub(crate) struct DirectoryOptions {
     /// Whether files that are read are copied to the hot tier.
     #[serde(default)]
     pub(crate) ssd_cache: SsdCache,
+    /// How long an open believes what the shared file system's server said before; none: it asks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) revalidate: Option<Span>,
 }
 
 /// When files of a directory volume that are read are copied to the hot tier.

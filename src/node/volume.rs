@@ -6,6 +6,7 @@
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use terrace_cache::hot::HotTier;
@@ -83,6 +84,7 @@ impl Volume {
             handles,
             passthrough: sources.config().fuse.passthrough,
             ttl: options.ttl.0,
+            revalidate: directory.revalidate.map_or(Duration::ZERO, |time| time.0),
             local_locks: !directory.refuse_locks,
             durability,
             // Whose limit the file system keeps is written through: what is staged it does not see.

@@ -128,6 +128,27 @@ fn a_copy_is_of_the_version_that_is_opened() {
     assert!(count(&volume, "filled") >= 3);
 }
 
+// SEMANTICS S120: without it the option would save nothing, or would hide what is written here.
+#[test]
+fn an_open_may_believe_an_earlier_answer() {
+    need_mount!("an_open_may_believe_an_earlier_answer");
+    let believing = ["--ttl", "600s", "--revalidate", "600s"];
+    let volume = Volume::new(&[&["--ssd-cache", "on"], &believing[..]].concat());
+    let [path, below] = [&volume.mount, &volume.below].map(|root| root.join("file"));
+    let [first, second, third] = [1, 2, 3].map(|seed| noise(seed, SIZE / 8));
+    fs::write(&path, &first).unwrap();
+    drop(from_copy(&volume, &path));
+    let opens = count(&volume, "opens");
+    // As another node does it: behind the volume, which may not see it yet.
+    fs::write(&below, &second).unwrap();
+    assert!(fs::read(&path).unwrap() == first, "it asks all the same");
+    assert_eq!(count(&volume, "opens"), opens + 1, "opens of the copy");
+    // What is written here is seen here.
+    fs::write(&path, &third).unwrap();
+    assert!(fs::read(&path).unwrap() == third, "its own write is hidden");
+    assert!(fs::read(&below).unwrap() == third, "the directory");
+}
+
 // SEMANTICS S40, S99: without it a file that is read from a copy would vanish with its name.
 #[test]
 fn a_deleted_file_is_read_on() {

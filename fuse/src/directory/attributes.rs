@@ -166,17 +166,20 @@ impl DirectoryFs {
     ) -> Result<Option<Intent>, Errno> {
         self.refuse_own(name)?;
         self.note_capability(node, name, false);
-        let name = writable(name)?;
+        let written = writable(name)?;
         let at = self.at(node)?;
         if flags & libc::XATTR_CREATE == 0 {
-            sys::set_xattr(at.fd(), &name, value, flags)?;
+            sys::set_xattr(at.fd(), &written, value, flags)?;
+            self.note_capability(node, name, false);
             return Ok(None);
         }
         // The only one of these that fails when it is done twice.
         let was_absent = self.evidence(unique) == Some(Evidence::Attribute(false));
-        let there = !was_absent && exists(at.fd(), &name);
+        let there = !was_absent && exists(at.fd(), &written);
         let intent = self.intents.record(unique, &Evidence::Attribute(there));
-        match sys::set_xattr(at.fd(), &name, value, flags) {
+        let set = sys::set_xattr(at.fd(), &written, value, flags);
+        self.note_capability(node, name, false);
+        match set {
             Err(Errno::EEXIST) if was_absent => {
                 self.recognise();
                 Ok(Some(intent))

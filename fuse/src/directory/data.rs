@@ -133,14 +133,13 @@ impl DirectoryFs {
         let _entered = self.enter(node)?;
         // Does nothing to a regular file, and no other file of that handle can be.
         let truncates = OFlag::from_bits_truncate(flags & libc::O_TRUNC);
-        let since = self.copies.moment();
         let gone = |error| self.gone(node, error);
-        let stamp = self.revalidate(node).map_err(gone)?;
+        let version = self.revalidate(node).map_err(gone)?;
         let writes = flags & libc::O_ACCMODE != libc::O_RDONLY;
-        if let Some(stamp) = stamp
+        if let Some(version) = version
             && !writes
             && truncates.is_empty()
-            && let Some(opened) = self.open_copy(unique, node, (stamp, since))?
+            && let Some(opened) = self.open_copy(unique, node, (version.stamp, version.since))?
         {
             return Ok(opened);
         }

@@ -74,6 +74,7 @@ impl DirectoryFs {
             self.absent.note(parent, name.to_bytes());
             return Ok(Looked::Absent(Duration::ZERO));
         }
+        let asked = self.asking();
         match self.find(self.at(parent)?.fd(), &name) {
             Err(Errno::ENOENT) => {
                 self.absent.note(parent, name.to_bytes());
@@ -85,6 +86,7 @@ impl DirectoryFs {
             }
             found => {
                 let found = found?;
+                self.note_found(self.number(found.stat.st_ino), &found.stat, asked);
                 self.entry(found, parent, &name).map(Looked::Entry)
             }
         }

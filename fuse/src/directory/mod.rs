@@ -106,6 +106,9 @@ pub struct DirectoryParts<'a> {
     pub passthrough: bool,
     /// How long the kernel may believe a name or attributes that another node may change.
     pub ttl: Duration,
+    /// How long an open may believe what the file system's server said of a file, instead of asking; zero:
+    /// each open asks (close-to-open).
+    pub revalidate: Duration,
     /// Whether locks of flock(2) and fcntl(2) hold among the processes of this node; otherwise they
     /// are refused.
     pub local_locks: bool,
@@ -250,7 +253,7 @@ impl DirectoryFs {
             durability: parts.durability,
             spool,
             copies: copies::Copies::default(),
-            fresh: fresh::Fresh::default(),
+            fresh: fresh::Fresh::new(parts.revalidate),
             listings: listing::Listings::default(),
             tiering,
             quota,

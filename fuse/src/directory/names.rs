@@ -74,6 +74,7 @@ impl DirectoryFs {
                 } else {
                     // Not a second descriptor of the open file: closing it is a request to the server.
                     let named = sys::open_named(found.fd.as_fd(), NAMED)?;
+                    self.note_plain(self.number(found.stat.st_ino));
                     std::mem::replace(&mut found.fd, named)
                 };
                 self.keep_here(&file);

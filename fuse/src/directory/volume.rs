@@ -112,6 +112,9 @@ impl DirectoryFs {
 
     /// The value of an attribute that is made up here, or known without asking below.
     pub(super) fn own_xattr(&self, node: u64, name: &[u8]) -> Option<Result<Vec<u8>, Errno>> {
+        if name == CAPABILITY && self.is_plain(node) {
+            return Some(Err(Errno::ENODATA));
+        }
         if self.spool.is_none() && self.tiering.is_none() {
             return None;
         }
@@ -147,10 +150,15 @@ impl DirectoryFs {
 
     /// Takes note that a file below has no capabilities, so that not every write has to ask.
     pub(super) fn note_capability(&self, node: u64, name: &[u8], absent: bool) {
-        if name == CAPABILITY
-            && let Some((_, stage)) = self.staged(node)
-        {
+        if name != CAPABILITY {
+            return;
+        }
+        if let Some((_, stage)) = self.staged(node) {
             stage.set_plain(absent);
+        } else if absent {
+            self.note_plain(node);
+        } else {
+            self.fresh.note_capable(node);
         }
     }
 

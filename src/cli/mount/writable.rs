@@ -32,6 +32,7 @@ pub(super) fn directory(args: &MountArgs, source: &Source) -> anyhow::Result<Dir
         spool_size: args.spool_size,
         space: None,
         ssd_cache: args.ssd_cache,
+        revalidate: args.revalidate,
     })
 }
 
@@ -104,6 +105,7 @@ pub(super) fn space(
             name: name.clone(),
         }),
         ssd_cache: args.ssd_cache,
+        revalidate: args.revalidate,
     };
     Ok((directory, tenant))
 }

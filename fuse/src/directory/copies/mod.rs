@@ -230,6 +230,11 @@ impl Copies {
         self.lock().now
     }
 
+    /// Whether a node may have been changed here since.
+    pub(super) fn has_changed(&self, node: u64, since: Moment) -> bool {
+        self.lock().changed_since(node, since)
+    }
+
     /// Whether copies are made and used.
     pub(super) fn is_on(&self) -> bool {
         self.filler.get().is_some()

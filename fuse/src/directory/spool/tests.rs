@@ -47,6 +47,7 @@ impl World {
             handles: HandleTable::open(self.handles.try_clone().unwrap()).unwrap(),
             passthrough: false,
             ttl: Duration::ZERO,
+            revalidate: Duration::ZERO,
             local_locks: true,
             durability: Durability::parse(&["fsync=local,close=local"]).unwrap(),
             spool: Some(SpoolPlace {

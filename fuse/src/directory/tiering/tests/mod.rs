@@ -135,6 +135,7 @@ async fn open(
         handles: HandleTable::open(HandleTable::create_sized(64, 64).unwrap()).unwrap(),
         passthrough: false,
         ttl: Duration::ZERO,
+        revalidate: Duration::ZERO,
         local_locks: true,
         durability: Durability::parse(rules).unwrap(),
         spool: None,
