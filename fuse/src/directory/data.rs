@@ -6,7 +6,7 @@
 //! another thread.
 
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
@@ -129,33 +129,41 @@ impl DirectoryFs {
             }
             return self.open_ruled(unique, node, flags);
         }
-        let wanted = OFlag::from_bits_truncate(flags) & (OFlag::O_ACCMODE | KEPT);
         let _entered = self.enter(node)?;
-        // Does nothing to a regular file, and no other file of that handle can be.
-        let truncates = OFlag::from_bits_truncate(flags & libc::O_TRUNC);
         let gone = |error| self.gone(node, error);
         let version = self.revalidate(node).map_err(gone)?;
         let writes = flags & libc::O_ACCMODE != libc::O_RDONLY;
         if let Some(version) = version
             && !writes
-            && truncates.is_empty()
+            && flags & libc::O_TRUNC == 0
             && let Some(opened) = self.open_copy(unique, node, (version.stamp, version.since))?
         {
             return Ok(opened);
         }
-        let file = self.reopen(node, self.access(wanted | truncates) | OFlag::O_NONBLOCK);
-        let file = file.map_err(gone)?;
-        self.ready(&file, flags)?;
-        if !truncates.is_empty() {
-            self.drop_set_ids(node)?;
-            nix::unistd::ftruncate(&file, 0)?;
-        }
+        let file = self.open_as_asked(node, flags).map_err(gone)?;
         let open = || self.opens.open(unique, node, file.into());
         let opened = self.copies.open_below(node, open)?;
         Ok(Opened {
             flush: self.is_shared && writes,
             ..opened
         })
+    }
+
+    /// Opens a file below as open(2) with these flags does, and truncates it if that is asked for. The caller
+    /// has entered.
+    ///
+    /// Errors: as [`DirectoryFs::open_file`].
+    pub(super) fn open_as_asked(&self, node: u64, flags: i32) -> Result<OwnedFd, Errno> {
+        let asked = OFlag::from_bits_truncate(flags);
+        let wanted = asked & (OFlag::O_ACCMODE | OFlag::O_TRUNC | KEPT);
+        // O_NONBLOCK does nothing to a regular file, and no other file of that handle can be.
+        let file = self.reopen(node, self.access(wanted) | OFlag::O_NONBLOCK)?;
+        self.ready(&file, flags)?;
+        if asked.contains(OFlag::O_TRUNC) {
+            self.drop_set_ids(node)?;
+            nix::unistd::ftruncate(&file, 0)?;
+        }
+        Ok(file)
     }
 
     /// Closes a handle.

@@ -14,7 +14,6 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{FileStat, fstat, futimens};
 use nix::sys::time::TimeSpec;
-use nix::unistd::ftruncate;
 
 use super::data::HandleOf;
 use super::durability::{Level, Levels};
@@ -50,15 +49,9 @@ impl DirectoryFs {
         if let Some(spool) = &self.spool {
             return self.open_by_levels(spool, unique, node, flags);
         }
-        let wanted = OFlag::from_bits_truncate(flags) & (OFlag::O_ACCMODE | KEPT);
+        let wanted = OFlag::from_bits_truncate(flags);
         let _entered = self.enter(node)?;
-        let truncates = OFlag::from_bits_truncate(flags & libc::O_TRUNC);
-        let file = self.reopen(node, self.access(wanted | truncates) | OFlag::O_NONBLOCK)?;
-        self.ready(&file, flags)?;
-        if !truncates.is_empty() {
-            self.drop_set_ids(node)?;
-            ftruncate(&file, 0)?;
-        }
+        let file = self.open_as_asked(node, flags)?;
         let asked = Asked {
             unique,
             node,
