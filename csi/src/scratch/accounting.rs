@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use super::backend::{Backend, Limit, QuotaKind, ROOT_MODE, Usage};
-use super::copy::{copy_tree, reflinks};
+use super::copy::{copy_directory, reflinks};
 use super::error::ScratchError;
 use super::tree::{count, make_directory};
 use crate::mounts::{BindOptions, Target};
@@ -37,7 +37,7 @@ impl Backend for Accounting {
 
     fn copy(&self, from: &Path, at: &Path, number: u32, limit: Limit) -> Result<(), ScratchError> {
         self.make(at, number, limit)?;
-        copy_tree(from, at)
+        copy_directory(from, at)
     }
 
     fn copies(&self) -> bool {

@@ -4,7 +4,7 @@
 //! | --- | --- | --- | --- | --- |
 //! | `xfs-project`, `ext4-project` | plain | project quota | yes | reflink (XFS) |
 //! | `btrfs-qgroup` | subvolume | qgroup | no: btrfs has no such answer | snapshot |
-//! | `image-ext4`, `image-xfs` | an image file | size of the image | yes | no |
+//! | `image-ext4`, `image-xfs` | an image file | size of the image | yes | reflink of the image, or a copy of one that is not mounted |
 //! | `accounting` | plain | **none**: it is only counted | no | reflink where it is |
 //!
 //! Detection asks the file system what it enforces, and never falls back to `accounting` by itself: a
@@ -87,6 +87,17 @@ pub(crate) trait Backend: Send + Sync + fmt::Debug {
     /// Whether [`Backend::copy`] works here.
     fn copies(&self) -> bool;
 
+    /// Whether it does of a volume that is mounted.
+    fn copies_in_use(&self) -> bool {
+        true
+    }
+
+    /// Bytes that the disk must be able to give, now or when both sides are written, for a copy of a volume
+    /// of that size.
+    fn copy_needs(&self, _size: u64) -> u64 {
+        0
+    }
+
     /// Raises the limit of a volume.
     fn resize(&self, at: &Path, number: u32, limit: Limit) -> Result<(), ScratchError>;
 
@@ -154,7 +165,7 @@ pub(crate) fn choose(
         QuotaKind::XfsProject if fs_type == "xfs" => projects(kind),
         QuotaKind::Ext4Project if fs_type == "ext4" => projects(kind),
         QuotaKind::BtrfsQgroup if fs_type == "btrfs" => Ok(Box::new(Btrfs::open(base)?)),
-        QuotaKind::Image(format) => Ok(Box::new(Image::new(base, format))),
+        QuotaKind::Image(format) => Ok(Box::new(Image::new(base, format)?)),
         QuotaKind::Accounting => Ok(Box::new(Accounting::new(base))),
         _ => Err(refused(&format!(
             "its file system is {fs_type}, not that of {kind}"

@@ -66,6 +66,12 @@ pub enum ScratchError {
         /// What is wrong with it, and what to do.
         why: String,
     },
+    /// What a file has is on its way to a cold store, or back.
+    #[error("{path:?}: its contents are being moved; ask again")]
+    Moving {
+        /// The file.
+        path: PathBuf,
+    },
     /// A record could not be read or written.
     #[error(transparent)]
     Record(#[from] RecordError),

@@ -1,7 +1,8 @@
 //! Volumes as images: a file of the volume's size with a file system of its own in it.
 //!
 //! ```text
-//! volumes/<hash>/image    allocated in full, so that what was promised is there
+//! volumes/<hash>/image    allocated in full, so that what was promised is there; of a copy, what it shares
+//!                         with another image counts as not there yet
 //! volumes/<hash>/mnt      where the driver itself mounts it for a moment
 //! ```
 //!
@@ -9,12 +10,13 @@
 //! size of the image: a write beyond it fails with ENOSPC, and `df` shows it, less what the file
 //! system in it needs for itself. An image is mounted through one loop device at a time; where it is
 //! mounted already, a second place is a bind of the first, because two loop devices over one file
-//! would be two file systems over the same blocks.
+//! would be two file systems over the same blocks. A copy of an XFS image has the identity of its origin,
+//! so they are mounted without regard to it (`nouuid`).
 
 use std::fs::{File, OpenOptions};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use nix::errno::Errno;
@@ -23,10 +25,14 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::statvfs::statvfs;
 
 use super::backend::{Backend, Limit, QuotaKind, ROOT_MODE, Usage};
+use super::copy::reflinks;
 use super::error::ScratchError;
+use super::extents::shared;
 use super::loops::{self, LoopDevice};
 use super::tree::{make_directory, remove_tree, set_mode};
 use crate::mounts::{BindOptions, MountEntry, Target, mount_table};
+
+mod copy;
 
 /// Smallest image: XFS refuses less than 300 MiB, ext4 without a journal would be another promise.
 const EXT4_MIN: u64 = 16 << 20;
@@ -55,15 +61,23 @@ nix::ioctl_write_ptr!(grow_xfs, b'X', 110, Growth);
 /// Images below one base directory.
 #[derive(Debug)]
 pub(crate) struct Image {
-    base: PathBuf,
     format: ImageFormat,
+    reflinks: bool,
 }
 
 impl Image {
-    pub(crate) fn new(base: &Path, format: ImageFormat) -> Self {
-        Self {
-            base: base.to_owned(),
+    pub(crate) fn new(base: &Path, format: ImageFormat) -> Result<Self, ScratchError> {
+        Ok(Self {
             format,
+            reflinks: reflinks(base)?,
+        })
+    }
+
+    /// Options of the file system's own, as mount(2) takes them.
+    fn options(&self) -> &'static str {
+        match self.format {
+            ImageFormat::Ext4 => "",
+            ImageFormat::Xfs => "nouuid",
         }
     }
 
@@ -110,13 +124,12 @@ impl Image {
         }
         let device = LoopDevice::bind(&image).map_err(ScratchError::io("bind", &image))?;
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-        let none: Option<&str> = None;
         mount(
             Some(device.path()),
             &place,
             Some(self.file_system()),
             flags,
-            none,
+            Some(self.options()),
         )
         .map_err(ScratchError::io("mount", &image))?;
         let done = work(&place);
@@ -203,22 +216,20 @@ impl Backend for Image {
         })
     }
 
-    fn copy(
-        &self,
-        _from: &Path,
-        _at: &Path,
-        _number: u32,
-        _limit: Limit,
-    ) -> Result<(), ScratchError> {
-        Err(ScratchError::Unsupported {
-            what: "a copy of a volume",
-            base: self.base.clone(),
-            why: "images are not copied; use XFS or btrfs below the base directory".to_owned(),
-        })
+    fn copy(&self, from: &Path, at: &Path, _number: u32, limit: Limit) -> Result<(), ScratchError> {
+        self.copy_image(from, at, limit)
     }
 
     fn copies(&self) -> bool {
-        false
+        true
+    }
+
+    fn copies_in_use(&self) -> bool {
+        self.reflinks
+    }
+
+    fn copy_needs(&self, size: u64) -> u64 {
+        size
     }
 
     fn resize(&self, at: &Path, _number: u32, limit: Limit) -> Result<(), ScratchError> {
@@ -270,7 +281,7 @@ impl Backend for Image {
             Some(entry) => Ok(target.bind(&entry.target, BindOptions::default())?),
             None => {
                 let device = LoopDevice::bind(&image).map_err(ScratchError::io("bind", &image))?;
-                Ok(target.mount_device(device.path(), self.file_system(), "")?)
+                Ok(target.mount_device(device.path(), self.file_system(), self.options())?)
             }
         }
     }
@@ -284,7 +295,13 @@ impl Backend for Image {
     fn outstanding(&self, at: &Path, _number: u32, size: u64) -> Result<u64, ScratchError> {
         let image = at.join("image");
         let metadata = std::fs::metadata(&image).map_err(ScratchError::io("look at", &image))?;
-        Ok(size.saturating_sub(metadata.blocks() * 512))
+        let missing = match self.reflinks {
+            true => File::open(&image).and_then(|file| shared(&file)),
+            false => Ok(0),
+        };
+        let missing = missing.map_err(ScratchError::io("look for shared blocks of", &image))?;
+        let own = (metadata.blocks() * 512).saturating_sub(missing);
+        Ok(size.saturating_sub(own))
     }
 
     fn mounts(&self, at: &Path) -> Result<Vec<MountEntry>, ScratchError> {

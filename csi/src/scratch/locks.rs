@@ -53,7 +53,7 @@ impl Locks {
             .get(..16)
             .and_then(|text| u64::from_str_radix(text, 16).ok());
         let offset = 1 + (number.unwrap_or_default() >> 2).cast_signed();
-        let file = self.open()?;
+        let file = open(&self.path)?;
         let region = region(libc::F_WRLCK, offset);
         match fcntl(&file, FcntlArg::F_OFD_SETLK(&region)) {
             Ok(_) => Ok(Some(Guard { file, offset })),
@@ -64,7 +64,7 @@ impl Locks {
 
     /// The lock of what all volumes share; waited for, because it is held for a few system calls.
     pub(crate) fn hold_shared(&self) -> Result<Guard, ScratchError> {
-        let file = self.open()?;
+        let file = open(&self.path)?;
         let offset = 0;
         let region = region(libc::F_WRLCK, offset);
         loop {
@@ -75,13 +75,23 @@ impl Locks {
             }
         }
     }
+}
 
-    fn open(&self) -> Result<File, ScratchError> {
-        let mut options = OpenOptions::new();
-        options.create(true).truncate(false).read(true).write(true);
-        let opened = options.mode(0o600).open(&self.path);
-        opened.map_err(ScratchError::io("open", &self.path))
+/// Locks one byte of a file, made when absent, beside others who do the same; `None` while somebody has it alone.
+pub(crate) fn share(path: &Path, offset: i64) -> Result<Option<Guard>, ScratchError> {
+    let file = open(path)?;
+    match fcntl(&file, FcntlArg::F_OFD_SETLK(&region(libc::F_RDLCK, offset))) {
+        Ok(_) => Ok(Some(Guard { file, offset })),
+        Err(Errno::EAGAIN | Errno::EACCES) => Ok(None),
+        Err(errno) => Err(ScratchError::io("lock", path)(errno)),
     }
+}
+
+fn open(path: &Path) -> Result<File, ScratchError> {
+    let mut options = OpenOptions::new();
+    options.create(true).truncate(false).read(true).write(true);
+    let opened = options.mode(0o600).open(path);
+    opened.map_err(ScratchError::io("open", path))
 }
 
 /// One byte, to be locked or let go.

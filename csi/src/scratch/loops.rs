@@ -19,6 +19,10 @@ const MAJOR: u64 = 7;
 /// Turns of asking for a free device and losing it to somebody else.
 const TURNS_MAX: usize = 64;
 
+/// What file systems in images are made for. Left to the kernel it would be what the file below wants, which
+/// changes when the file comes to share blocks, and what is in it would not mount any more.
+const SECTOR: u32 = 512;
+
 const AUTOCLEAR: u32 = 4;
 const DIRECT: u32 = 16;
 
@@ -91,7 +95,7 @@ impl LoopDevice {
             let device = open_device(&path, number)?;
             let wanted = Configuration {
                 descriptor: u32::try_from(backing.as_raw_fd()).map_err(io::Error::other)?,
-                block_size: 0,
+                block_size: SECTOR,
                 info: Info {
                     flags: AUTOCLEAR | DIRECT,
                     ..EMPTY

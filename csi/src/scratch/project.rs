@@ -9,7 +9,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use super::backend::{Backend, Limit, QuotaKind, ROOT_MODE, Usage};
-use super::copy::{copy_tree, reflinks};
+use super::copy::{copy_directory, reflinks};
 use super::error::ScratchError;
 use super::quotactl::{self, Project};
 use super::tree::make_directory;
@@ -74,7 +74,7 @@ impl Backend for Projects {
 
     fn copy(&self, from: &Path, at: &Path, number: u32, limit: Limit) -> Result<(), ScratchError> {
         self.make(at, number, limit)?;
-        copy_tree(from, at)
+        copy_directory(from, at)
     }
 
     fn copies(&self) -> bool {

@@ -1,14 +1,16 @@
-//! Snapshots of volumes, where the file system shares blocks: read-only copies of one moment (btrfs)
+//! Snapshots of volumes, and what a volume may be a copy of: read-only copies of one moment (btrfs, images)
 //! or file by file (reflinks).
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::backend::Limit;
 use super::error::ScratchError;
+use super::locks::Guard;
+use super::request::NewVolume;
 use super::store::Scratch;
 use super::tree::rename_durably;
-use crate::{RecordState, SnapshotRecord, VolumeId};
+use crate::{ContentSource, RecordState, SnapshotRecord, VolumeId};
 
 impl Scratch {
     /// Takes a snapshot of a volume, or answers the one that the name has already. `now` is in
@@ -48,6 +50,7 @@ impl Scratch {
             size: self.volume(volume)?.size,
             created: now,
             parameters: parameters.clone(),
+            context: BTreeMap::new(),
         };
         match self.take_snapshot(&record) {
             Ok(()) => Ok(SnapshotRecord {
@@ -101,11 +104,59 @@ impl Scratch {
         self.base.join("snapshots").join(id.hash())
     }
 
+    /// The directory that a volume is to be a copy of, with its lock.
+    pub(super) fn source(
+        &self,
+        asked: &NewVolume,
+    ) -> Result<Option<(PathBuf, Guard)>, ScratchError> {
+        let (id, path, least) = match &asked.source {
+            None => return Ok(None),
+            Some(ContentSource::Volume(id)) => (id, self.volume_path(id), self.volume(id)?.size),
+            Some(ContentSource::Snapshot(id)) => {
+                (id, self.snapshot_path(id), self.snapshot(id)?.size)
+            }
+        };
+        if asked.size < least {
+            return Err(ScratchError::Size {
+                asked: asked.size,
+                why: "a copy is not smaller than what it is a copy of",
+            });
+        }
+        let held = self.hold(id)?;
+        self.may_copy(id, &path)?;
+        Ok(Some((path, held)))
+    }
+
+    /// Refuses what may not be copied while it is mounted, and is. The caller holds its lock.
+    fn may_copy(&self, id: &VolumeId, at: &Path) -> Result<(), ScratchError> {
+        match self.backend.copies_in_use() {
+            true => Ok(()),
+            false => self.unused(id, at),
+        }
+    }
+
+    /// Refuses a volume that is mounted.
+    pub(super) fn unused(&self, id: &VolumeId, at: &Path) -> Result<(), ScratchError> {
+        match at.exists() {
+            true => match self.backend.mounts(at)?.into_iter().next() {
+                Some(entry) => Err(ScratchError::InUse {
+                    id: id.clone(),
+                    path: entry.target,
+                }),
+                None => Ok(()),
+            },
+            false => Ok(()),
+        }
+    }
+
     fn take_snapshot(&self, record: &SnapshotRecord) -> Result<(), ScratchError> {
         // The volume may not be removed or enlarged meanwhile.
         let _volume = self.hold(&record.volume)?;
+        let from = self.volume_path(&record.volume);
+        self.may_copy(&record.volume, &from)?;
         let number = {
             let _shared = self.locks.hold_shared()?;
+            self.room(self.backend.copy_needs(record.size))?;
             self.snapshots.put(record)?;
             self.step("snapshot: recorded");
             self.take_number(&record.id)?
@@ -115,7 +166,6 @@ impl Scratch {
             bytes: record.size,
             inodes: 0,
         };
-        let from = self.volume_path(&record.volume);
         self.backend.copy(&from, &making, number, limit)?;
         self.step("snapshot: made");
         rename_durably(&making, &self.snapshot_path(&record.id))?;

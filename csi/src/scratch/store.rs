@@ -14,7 +14,7 @@ use super::locks::{Guard, Locks};
 use super::request::{NewVolume, check_size, limit, record, same};
 use super::tree::rename_durably;
 use crate::mounts::{MountEntry, Target};
-use crate::{ContentSource, RecordState, Records, SnapshotRecord, VolumeId, VolumeRecord};
+use crate::{RecordState, Records, SnapshotRecord, VolumeId, VolumeRecord};
 
 /// Longest wait for the end of a removal, when the name is wanted again; the time between two looks.
 const REMOVAL_WAIT: Duration = Duration::from_secs(5);
@@ -177,14 +177,7 @@ impl Scratch {
             return Ok(());
         };
         let at = self.volume_path(id);
-        if at.exists()
-            && let Some(entry) = self.backend.mounts(&at)?.into_iter().next()
-        {
-            return Err(ScratchError::InUse {
-                id: id.clone(),
-                path: entry.target,
-            });
-        }
+        self.unused(id, &at)?;
         if record.state != RecordState::Deleting {
             self.volumes
                 .update(id, |r| r.state = RecordState::Deleting)?;
@@ -363,23 +356,5 @@ impl Scratch {
             self.ids.free(&id.hash())?;
         }
         Ok(())
-    }
-
-    /// The directory that a volume is to be a copy of, with its lock.
-    fn source(&self, asked: &NewVolume) -> Result<Option<(PathBuf, Guard)>, ScratchError> {
-        let (id, path, least) = match &asked.source {
-            None => return Ok(None),
-            Some(ContentSource::Volume(id)) => (id, self.volume_path(id), self.volume(id)?.size),
-            Some(ContentSource::Snapshot(id)) => {
-                (id, self.snapshot_path(id), self.snapshot(id)?.size)
-            }
-        };
-        if asked.size < least {
-            return Err(ScratchError::Size {
-                asked: asked.size,
-                why: "a copy is not smaller than what it is a copy of",
-            });
-        }
-        Ok(Some((path, self.hold(id)?)))
     }
 }

@@ -163,7 +163,7 @@ impl Removal<'_> {
 }
 
 /// The entries of a directory but `.` and `..`, with their types where the file system says.
-fn list(directory: &OwnedFd) -> Result<Vec<(CString, Option<Type>)>, Errno> {
+pub(super) fn list(directory: &OwnedFd) -> Result<Vec<(CString, Option<Type>)>, Errno> {
     let copy = directory.try_clone().map_err(|_| Errno::EMFILE)?;
     let mut listing = Dir::from_fd(copy)?;
     let mut found = Vec::new();

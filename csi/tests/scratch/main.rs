@@ -7,6 +7,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod caps;
+mod copies;
 mod guest;
 mod kills;
 mod limits;
