@@ -4,6 +4,7 @@
 //! <base>/home/<user>          0700, of the user          a space; its name is "home/<user>"
 //! <base>/project/<name>       2770, of the group         likewise
 //! <base>/volumes/<hash>       0777                       a volume of Kubernetes, below a base that is closed
+//! <base>/snapshots/<hash>     as its volume              a snapshot of one, likewise
 //! <base>/.terrace/            0700: nobody but us
 //!   terrace-spaces            "terrace-spaces 1\n": this is ours
 //!   LOCK                      locks between processes and nodes (scratch/locks.rs)
@@ -12,10 +13,11 @@
 //!   ids/<number>              project ids and their owners (scratch/ids.rs)
 //!   making/<hash>             being made: nobody has it
 //!   trash/<hash>              deleted, and kept until its time has come
+//!   held/<hash>               objects of cold stores that a copy names (held.rs)
 //! ```
 //!
 //! ```text
-//! create   making/<hash>, owner, limit -> record "making" with its inode -> rename -> record "ready"
+//! create   making/<hash>, owner, limit, files of a copy -> record "making" with its inode -> rename -> record "ready"
 //! delete   record "deleting" with the time -> rename to trash/
 //! restore  rename back -> record "ready"
 //! purge    (time has come) files -> limit -> number -> records
@@ -31,14 +33,18 @@
 //! removed outside of `<base>`; only root comes below `.terrace`. Everything blocks.
 
 mod base;
+mod copy;
 mod error;
+mod held;
 mod limit;
 mod name;
 mod record;
 mod remove;
 mod store;
 
+pub use copy::Origin;
 pub use error::SpaceError;
+pub use held::held_directory;
 pub use name::{SpaceKind, SpaceName, SpaceNameError};
 pub use record::{Enforcer, SpaceLimits, SpaceRecord, SpaceUsage};
 pub use remove::Purged;

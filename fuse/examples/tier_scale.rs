@@ -76,6 +76,7 @@ async fn measure(place: &Path) -> Result<(), Box<dyn Error>> {
             store,
             policy: None,
             scratch: place.join("state/marks"),
+            held: None,
             runtime: tokio::runtime::Handle::current(),
             witness: None,
         }),

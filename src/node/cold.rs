@@ -1,6 +1,8 @@
 //! The cold store of a directory volume: opened with the mount's credentials, asked once when the
 //! volume is mounted, and the work on it that the volume's policy wants.
 
+use std::path::PathBuf;
+
 use futures::StreamExt;
 use terrace_cache::store::{Credentials, Store, StoreError, StoreUrl};
 use terrace_fuse::directory::ColdParts;
@@ -16,6 +18,7 @@ pub(super) async fn open(
     sources: &Sources,
     spec: &MountSpec,
     options: &ColdOptions,
+    held: Option<PathBuf>,
     opening: Opening,
 ) -> Result<ColdParts, Failure> {
     let failed = |error: StoreError| {
@@ -41,6 +44,7 @@ pub(super) async fn open(
         store,
         policy: options.policy.clone(),
         scratch: state.join("marks"),
+        held,
         runtime: sources.runtime().clone(),
         witness: None,
     })

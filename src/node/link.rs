@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use terrace_csi::spaces::held_directory;
 use terrace_fuse::adapter::directory;
 use terrace_fuse::keeper::worker::{Greeting, Orders, WorkerLink};
 use terrace_fuse::keeper::{Failure, MountSpec};
@@ -248,7 +249,11 @@ impl Worker {
         let sources = Arc::clone(&self.sources);
         let cold = match &directory.cold {
             None => None,
-            Some(wanted) => Some(super::cold::open(&sources, &spec, wanted, opening).await?),
+            Some(wanted) => {
+                let held = directory.space.as_ref();
+                let held = held.map(|space| held_directory(&space.base));
+                Some(super::cold::open(&sources, &spec, wanted, held, opening).await?)
+            }
         };
         // What a cold store has is no file's version.
         let ssd_cache = match directory.cold {

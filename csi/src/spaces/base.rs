@@ -18,7 +18,7 @@ const MARKER: &str = "terrace-spaces";
 const TEXT: &str = "terrace-spaces 1\n";
 
 /// Directories below `.terrace`.
-const INSIDE: [&str; 4] = ["ids", "making", "trash", "records"];
+const INSIDE: [&str; 5] = ["ids", "making", "trash", "records", "held"];
 
 /// Where everything lies that is not a space.
 pub(super) fn private(base: &Path) -> PathBuf {

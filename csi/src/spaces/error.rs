@@ -23,6 +23,12 @@ pub enum SpaceError {
     /// Another operation on it is under way.
     #[error("another operation on {0} is under way; ask again")]
     Busy(SpaceName),
+    /// Objects of a cold store are being collected: what a copy names now might be taken for an orphan.
+    #[error(
+        "objects of the cold store are being collected (terrace volume collect), and a copy waits until that \
+         is done; ask again"
+    )]
+    Collecting,
     /// What lies in its place is not what was made.
     #[error("{path:?} is not the directory that was made for {name}: {why}")]
     Exchanged {

@@ -86,6 +86,14 @@ impl Projects {
         self.ids.free(&id.hash())
     }
 
+    /// Ends the project of what was never finished, if it has one. Its files are gone.
+    pub(super) fn forget(&self, id: &VolumeId) -> Result<(), ScratchError> {
+        match self.ids.of(&id.hash())? {
+            Some(number) => self.release(id, number),
+            None => Ok(()),
+        }
+    }
+
     fn read(&self, number: u32) -> Result<Project, ScratchError> {
         let read = quotactl::project(self.base.as_fd(), number);
         read.map_err(ScratchError::io(

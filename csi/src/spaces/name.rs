@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! name  = kind "/" word
-//! kind  = "home" | "project" | "volumes"
-//! word  = [a-z0-9_] [a-z0-9_.-]{0,63}     without ".."; of "volumes" 32 hexadecimal digits
+//! kind  = "home" | "project" | "volumes" | "snapshots"
+//! word  = [a-z0-9_] [a-z0-9_.-]{0,63}     without ".."; of the last two 32 hexadecimal digits
 //! ```
 
 use std::fmt;
@@ -27,6 +27,8 @@ pub enum SpaceKind {
     /// A volume's of Kubernetes, named by the hash of its id: mode 0777, as in an `emptyDir`. Who may enter
     /// is decided by who gets it mounted: its base is closed (0700).
     Volume,
+    /// A snapshot of such a volume, named likewise. Nobody gets it mounted.
+    Snapshot,
 }
 
 /// A text is not the name of a space.
@@ -52,13 +54,14 @@ impl SpaceKind {
             Self::Home => "home",
             Self::Project => "project",
             Self::Volume => "volumes",
+            Self::Snapshot => "snapshots",
         }
     }
 
     /// Mode of a space's top directory.
     pub fn mode(self) -> u32 {
         match self {
-            Self::Home => 0o700,
+            Self::Home | Self::Snapshot => 0o700,
             Self::Project => 0o2770,
             Self::Volume => 0o777,
         }
@@ -70,6 +73,14 @@ impl SpaceName {
     pub fn of_volume(id: &VolumeId) -> Self {
         Self {
             kind: SpaceKind::Volume,
+            word: Arc::from(id.hash()),
+        }
+    }
+
+    /// The space of a snapshot.
+    pub fn of_snapshot(id: &VolumeId) -> Self {
+        Self {
+            kind: SpaceKind::Snapshot,
             word: Arc::from(id.hash()),
         }
     }
@@ -95,6 +106,7 @@ impl FromStr for SpaceName {
             "home" => SpaceKind::Home,
             "project" => SpaceKind::Project,
             "volumes" => SpaceKind::Volume,
+            "snapshots" => SpaceKind::Snapshot,
             _ => return Err(refused()),
         };
         let first = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
@@ -102,7 +114,8 @@ impl FromStr for SpaceName {
             && word.bytes().next().is_some_and(first)
             && word.bytes().all(|b| first(b) || matches!(b, b'.' | b'-'))
             && !word.contains("..")
-            && (kind != SpaceKind::Volume || VolumeId::is_hash(word.as_bytes()));
+            && (!matches!(kind, SpaceKind::Volume | SpaceKind::Snapshot)
+                || VolumeId::is_hash(word.as_bytes()));
         if !good {
             return Err(refused());
         }
@@ -165,6 +178,7 @@ mod tests {
             "home/../x",
             "home/a/b",
             "volumes/alice",
+            "snapshots/monday",
             "home//a",
             "home/.a",
             "home/-a",

@@ -3,7 +3,10 @@
 
 use std::fs;
 
+use super::base::private;
 use super::error::SpaceError;
+use super::held::forget;
+use super::limit::Projects;
 use super::name::SpaceName;
 use super::record::{Enforcer, SpaceRecord};
 use super::store::Spaces;
@@ -62,6 +65,7 @@ impl Spaces {
             }
             remove_tree(&self.making(&id))?;
             if self.records.get(&id)?.is_none() {
+                forget(&self.base, &id)?;
                 return self.without_record(name);
             }
         }
@@ -69,7 +73,12 @@ impl Spaces {
     }
 
     fn without_record(&self, name: &SpaceName) -> Result<(), SpaceError> {
-        let (at, trash) = (self.path(name), self.trash(&Self::id(name)));
+        let id = Self::id(name);
+        let projects = Projects::open(&self.base, &private(&self.base))?;
+        if let Some(projects) = projects.filter(Projects::may_limit) {
+            projects.forget(&id)?;
+        }
+        let (at, trash) = (self.path(name), self.trash(&id));
         if fs::symlink_metadata(&at).is_ok_and(|found| found.is_dir()) {
             // Of an earlier volume of that name, and withdrawn as well.
             remove_tree(&trash)?;
@@ -151,6 +160,7 @@ impl Spaces {
         };
         self.to_trash(&record)?;
         remove_tree(&self.trash(&record.id))?;
+        forget(&self.base, &record.id)?;
         self.step("purge: files");
         if let Enforcer::Project(number) = record.enforcer {
             self.projects_of(&record.name)?

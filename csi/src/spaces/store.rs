@@ -36,6 +36,9 @@ pub struct NewSpace {
     pub now: u64,
 }
 
+/// Fills the directory of a new space, whose id it has.
+type Fill<'a> = &'a dyn Fn(&VolumeId, &File) -> Result<(), SpaceError>;
+
 /// The spaces of one base directory. Several processes, on several nodes, may have it open.
 #[derive(Debug)]
 pub struct Spaces {
@@ -92,6 +95,15 @@ impl Spaces {
     ///
     /// Errors: `Exists` when the name has another one, or something else lies in its place; `Busy`.
     pub fn create(&self, asked: &NewSpace) -> Result<SpaceRecord, SpaceError> {
+        self.create_filled(asked, &|_, _| Ok(()))
+    }
+
+    /// As [`Spaces::create`]; what is made is filled before anybody has it.
+    pub(super) fn create_filled(
+        &self,
+        asked: &NewSpace,
+        fill: Fill<'_>,
+    ) -> Result<SpaceRecord, SpaceError> {
         let id = id_of(&asked.name);
         let _held = self.hold(&asked.name, &id)?;
         match self.records.get(&id)? {
@@ -117,7 +129,7 @@ impl Spaces {
                 what: format!("as {at:?}, which no volume was made for; move it away"),
             });
         }
-        let record = self.make(id, asked)?;
+        let record = self.make(id, asked, fill)?;
         let record = self.finish(record)?;
         record.ok_or_else(|| SpaceError::NotFound(asked.name.clone()))
     }
@@ -264,7 +276,12 @@ impl Spaces {
     }
 
     /// Makes the directory where nobody looks for it, and then the record that knows it.
-    fn make(&self, id: VolumeId, asked: &NewSpace) -> Result<SpaceRecord, SpaceError> {
+    fn make(
+        &self,
+        id: VolumeId,
+        asked: &NewSpace,
+        fill: Fill<'_>,
+    ) -> Result<SpaceRecord, SpaceError> {
         let making = self.making(&id);
         // What a killed call left; it was never recorded.
         remove_tree(&making)?;
@@ -297,6 +314,8 @@ impl Spaces {
         )
         .and_then(|()| fchmod(&directory, mode))
         .map_err(ScratchError::io("give away", &making))?;
+        fill(&id, &directory)?;
+        (self.step)("create: filled");
         directory
             .sync_all()
             .map_err(ScratchError::io("sync", &making))?;

@@ -84,8 +84,9 @@ pub use spool::{Flushed, SpoolError, SpoolStatus, StagedFile};
 pub(crate) use staging::Call;
 pub(crate) use tiering::ELSEWHERE;
 pub use tiering::{
-    Action, ColdDebts, ColdParts, Collected, Collection, Job, Kept, Moved, OwedFile, PolicyError,
-    Report, Row as TierRow, Step, TierError, TierPolicy, TierStatus, Told, Witness,
+    Action, ColdDebts, ColdParts, Collected, Collection, Job, Kept, Moved, OF_ROOTS, OwedFile,
+    PolicyError, RECORDS, Report, Row as TierRow, Step, TierError, TierPolicy, TierStatus, Told,
+    Whereabouts, Witness, whereabouts,
 };
 
 /// Number the kernel has for the root.

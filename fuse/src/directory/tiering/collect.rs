@@ -1,7 +1,7 @@
 //! Objects that no file names any more: of files that were deleted, or written since.
 //!
 //! ```text
-//! 1 mark    every record of the tree                 -> keys, sorted on disk
+//! 1 mark    every record of the tree, and what copies of the volume name (`held.rs`) -> keys, sorted on disk
 //! 2 sweep   every object of the volume: not marked, older than the grace period, not on its way,
 //!           and not named by the file it was made of (which its key tells) -> removed
 //! ```
@@ -30,7 +30,7 @@ use super::super::{DirectoryFs, sys};
 use super::demote::{MOVER, time};
 use super::record::{Record, State};
 use super::walk::{Seen, Visitor};
-use super::{TierError, Tiering, blocking, cold, lock};
+use super::{TierError, Tiering, blocking, cold, held, lock};
 
 /// What is wanted of a run.
 #[derive(Clone, Copy, Debug)]
@@ -166,6 +166,12 @@ impl DirectoryFs {
     ) -> Result<Collected, TierError> {
         let tiering = Arc::clone(self.cold()?);
         let _alone = tiering.collecting.lock().await;
+        let held = Arc::clone(&tiering);
+        let _no_copies = blocking(move || match &held.held {
+            Some(directory) => held::close(directory),
+            None => Ok(None),
+        })
+        .await?;
         let begun = now();
         let fs = Arc::clone(self);
         let forget = !wanted.dry_run;
@@ -227,6 +233,9 @@ impl DirectoryFs {
             .map_err(|errno| TierError::File("read the root of the volume", errno))?;
         if let Some(error) = marking.failed {
             return Err(error);
+        }
+        if let Some(held) = tiering.held.as_deref().filter(|held| held.exists()) {
+            held::each(held, |key| marking.marks.add(mark(key)))?;
         }
         let marked = marking.marks.finish().map_err(TierError::Marks)?;
         Ok((marked, marking.records))

@@ -28,7 +28,8 @@
 //! [`record`] is the format, [`attribute`] its place, [`cold`] the store side, [`gates`] and
 //! [`lock`] keep opens and movers apart (here, and between nodes), [`copy`], [`demote`] and [`recall`]
 //! move, [`level`] keeps promises of the level `cold` and [`owed`] what became of them,
-//! [`walk`], [`policy`], [`scan`] and [`job`] choose, [`collect`] finds objects that no file names.
+//! [`walk`], [`policy`], [`scan`] and [`job`] choose, [`collect`] finds objects that no file names, [`held`]
+//! knows those that copies name, [`outside`] is for who makes copies.
 
 mod attribute;
 mod cold;
@@ -37,10 +38,12 @@ mod copy;
 mod demote;
 mod flush;
 mod gates;
+mod held;
 mod hooks;
 mod job;
 mod level;
 mod lock;
+mod outside;
 mod owed;
 mod pattern;
 mod policy;
@@ -75,6 +78,7 @@ pub use collect::{Collected, Collection};
 pub use demote::{Kept, Moved};
 pub(crate) use hooks::ELSEWHERE;
 pub use job::{Action, Job, Report, Row, Told};
+pub use outside::{OF_ROOTS, RECORDS, Whereabouts, whereabouts};
 pub use owed::{ColdDebts, OwedFile};
 pub use policy::{PolicyError, TierPolicy};
 
@@ -90,6 +94,8 @@ pub struct ColdParts {
     pub policy: Option<TierPolicy>,
     /// A directory of this volume's own on this node, for what a collection marks.
     pub scratch: PathBuf,
+    /// Lists of the objects that copies of this volume name; none: it is not one that is copied.
+    pub held: Option<PathBuf>,
     /// Where recalls run.
     pub runtime: Handle,
     /// Told of each step, so that a test can stop there.
@@ -175,6 +181,12 @@ pub enum TierError {
     /// The disk for marks of a collection.
     #[error("keep the marks of a collection: {0}")]
     Marks(std::io::Error),
+    /// A snapshot or another copy is being made beside the volume, and may name objects of it.
+    #[error(
+        "a snapshot or a copy of a volume beside this one is being made, and may name its objects; try again \
+         when it is"
+    )]
+    Copying,
     /// A test's witness wanted it to end here.
     #[error("stopped")]
     Stopped,
@@ -199,7 +211,7 @@ impl TierError {
             },
             Self::File(_, errno) => *errno,
             Self::Changed => Errno::ESTALE,
-            Self::Restless => Errno::EBUSY,
+            Self::Restless | Self::Copying => Errno::EBUSY,
             Self::Locked | Self::Silent => Errno::ETIMEDOUT,
             Self::Record(_)
             | Self::Mismatch(_)
@@ -255,6 +267,7 @@ pub(super) struct Tiering {
     volume: String,
     policy: Option<TierPolicy>,
     scratch: PathBuf,
+    held: Option<PathBuf>,
     runtime: Handle,
     tasks: TaskTracker,
     gates: Gates,
@@ -284,6 +297,7 @@ impl Tiering {
             volume,
             policy: parts.policy,
             scratch: parts.scratch,
+            held: parts.held,
             runtime: parts.runtime,
             tasks: TaskTracker::new(),
             gates: Gates::default(),

@@ -144,6 +144,7 @@ async fn open(
             store: store.clone(),
             policy: None,
             scratch: state.join("marks"),
+            held: None,
             runtime: Handle::current(),
             witness: Some(Arc::clone(script) as Arc<dyn Witness>),
         }),
