@@ -24,9 +24,11 @@ use terrace_catalog::{Selector, TagName, VersionRef};
 
 use crate::TenantName;
 
+pub use cold::ColdStore;
 pub use directory::DirectoryPath;
 pub use durability::Durability;
 
+mod cold;
 mod directory;
 mod durability;
 
@@ -128,6 +130,8 @@ pub struct VolumeRequest {
     pub source: VolumeSource,
     /// How durable acknowledged writes are.
     pub durability: Durability,
+    /// Where contents go that nobody uses, and copies of those that must survive the directory.
+    pub cold: Option<ColdStore>,
     /// Whose budgets its mounts use.
     pub tenant: Option<TenantName>,
     /// What is fetched before use.
@@ -145,6 +149,7 @@ impl VolumeRequest {
         let mut request = Self {
             source,
             durability: Durability::default(),
+            cold: None,
             tenant: None,
             warm: WarmUp::default(),
             pin: false,
@@ -154,6 +159,8 @@ impl VolumeRequest {
             match key.as_str() {
                 "dataset" | "directory" | "model" | "scratch" => {}
                 "durability" => request.set_durability(value)?,
+                "cold" => request.source.only_directory("cold")?,
+                "tierPolicy" => request.source.only_directory("tierPolicy")?,
                 "tenant" => request.set_tenant(value)?,
                 "warm" => request.set_warm(value)?,
                 "pin" => request.set_pin(value)?,
@@ -162,13 +169,19 @@ impl VolumeRequest {
                 key => return Err(AttributeError::Unknown(key.chars().take(80).collect())),
             }
         }
+        request.cold = ColdStore::parse(attributes.get("cold"), attributes.get("tierPolicy"))?;
+        if request.cold.is_none() && request.durability.names("cold") {
+            return Err(value_error(
+                "durability",
+                "the level cold needs a cold store behind the volume: name one with cold, or use shared",
+            ));
+        }
         Ok(request)
     }
 
     fn set_durability(&mut self, value: &str) -> Result<(), AttributeError> {
         // A version is read, and a model is saved by other means.
-        let others = ["dataset", "model", "scratch"];
-        self.source.refuse("durability", &others)?;
+        self.source.only_directory("durability")?;
         self.durability = value.parse()?;
         Ok(())
     }
@@ -222,6 +235,10 @@ impl VolumeSource {
             Self::Model(_) => "model",
             Self::Scratch => "scratch",
         }
+    }
+
+    fn only_directory(&self, key: &'static str) -> Result<(), AttributeError> {
+        self.refuse(key, &["dataset", "model", "scratch"])
     }
 
     fn refuse(&self, key: &'static str, kinds: &[&str]) -> Result<(), AttributeError> {

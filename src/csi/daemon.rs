@@ -17,13 +17,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use terrace_csi::Secrets;
-use terrace_csi::data::{Daemon, Failure, MountRequest, Mounted, Presence, Version};
+use terrace_csi::data::{Daemon, Failure, MountRequest, Mounted, Presence, Promises, Version};
 use terrace_fuse::keeper::{
     ClientError, KeeperClient, KernelOptions, MountSpec, RunDir, Secrets as Credentials,
 };
 use tonic::Status;
 use tonic::transport::Channel;
 
+use super::promises::Judge;
 use super::written::{self, SpoolArgs};
 use crate::catalog::place::CatalogArgs;
 use crate::cli::credential_environment;
@@ -49,33 +50,33 @@ const TREES: &str = "trees";
 /// What the keeper says of a mount that it has taken away, while somebody still uses it.
 const DETACHED: &str = "detached";
 
-/// The daemon of a hot directory, or the only one of this machine.
+/// What the driver was told about mounts.
 #[derive(Clone, Debug)]
-pub(super) struct Local {
-    hot: Option<PathBuf>,
-    catalog: CatalogArgs,
-    run_base: PathBuf,
-    spool: SpoolArgs,
+pub(super) struct Given {
+    /// Hot directory of the daemon; without one it is looked for at each call.
+    pub(super) hot: Option<PathBuf>,
+    /// Where the catalog is.
+    pub(super) catalog: CatalogArgs,
+    /// Where daemons of this machine are found.
+    pub(super) run_base: PathBuf,
+    /// Where what pods write is staged.
+    pub(super) spool: SpoolArgs,
+    /// Who judges what directories promise.
+    pub(super) judge: Judge,
 }
 
+/// The daemon of a hot directory, or the only one of this machine.
+#[derive(Clone, Debug)]
+pub(super) struct Local(Given);
+
 impl Local {
-    /// The daemon need not run yet; without a hot directory it is looked for at each call.
-    pub(super) fn new(
-        hot: Option<PathBuf>,
-        catalog: CatalogArgs,
-        run_base: PathBuf,
-        spool: SpoolArgs,
-    ) -> Self {
-        Self {
-            hot,
-            catalog,
-            run_base,
-            spool,
-        }
+    /// The daemon need not run yet.
+    pub(super) fn new(given: Given) -> Self {
+        Self(given)
     }
 
     fn run(&self) -> Result<RunDir> {
-        let found = instance::choose(&self.run_base, self.hot.as_deref());
+        let found = instance::choose(&self.0.run_base, self.0.hot.as_deref());
         found.context("reach the keeper; start it with terrace keeper --stay --hot DIR")
     }
 
@@ -96,10 +97,19 @@ impl Local {
             Mounted::Directory {
                 root,
                 durability,
+                cold,
                 space,
             } => {
-                let options = self.spool.options(root, durability, space.as_ref())?;
-                (options, Credentials::default())
+                let cold = cold.as_ref().map(|cold| self.0.judge.cold(cold));
+                let cold = cold.transpose()?;
+                // Nothing but a cold store is asked with anybody's rights.
+                let credentials = match cold {
+                    Some(_) => credentials(&request.secrets, None),
+                    None => Credentials::default(),
+                };
+                let spool = &self.0.spool;
+                let options = spool.options(root, durability, cold, space.as_ref())?;
+                (options, credentials)
             }
         };
         options.tenant = request.tenant.clone();
@@ -124,7 +134,7 @@ impl Local {
         version: &Version,
         request: &MountRequest,
     ) -> Result<(MountOptions, Credentials)> {
-        let place = self.catalog.place(&self.run_base)?;
+        let place = self.0.catalog.place(&self.0.run_base)?;
         let absolute = |path: Option<PathBuf>| path.map(std::path::absolute).transpose();
         let own = request.secrets.token.is_none();
         let defaults = MountOptions::default();
@@ -237,10 +247,13 @@ async fn within<T>(
 #[tonic::async_trait]
 impl Daemon for Local {
     async fn mount(&self, request: MountRequest) -> Result<(), Failure> {
-        if let Mounted::Directory { durability, .. } = &request.of {
+        if let Mounted::Directory {
+            durability, cold, ..
+        } = &request.of
+        {
             // Those of a class were judged when the volume was made, those that a person wrote were not.
-            written::rules_check(&durability.rules())
-                .map_err(|why| Failure::Refused(format!("durability: {why}")))?;
+            let judged = self.0.judge.check(durability, cold.as_ref());
+            judged.map_err(Failure::Refused)?;
         }
         let this = self.clone();
         beside(move || {
@@ -251,11 +264,11 @@ impl Daemon for Local {
     }
 
     async fn unmount(&self, at: &Path) -> Result<(), Failure> {
-        written::settle(at, &self.run_base).await;
+        written::settle(at, &self.0.run_base).await;
         let (this, at) = (self.clone(), at.to_owned());
         beside(move || {
             let what = || format!("unmount {}", at.display());
-            let held = umount::keeper_of(&at, &this.run_base).with_context(what)?;
+            let held = umount::keeper_of(&at, &this.0.run_base).with_context(what)?;
             match held.map(|keeper| keeper.umount(&at)) {
                 // It says no when it holds no such mount, or cannot unmount; the caller looks.
                 None | Some(Ok(_) | Err(ClientError::Refused(_) | ClientError::Gone)) => Ok(()),

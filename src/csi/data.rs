@@ -19,9 +19,10 @@ use terrace_csi::{Kubelet, Records};
 use tonic::service::Routes;
 
 use super::Driver;
-use super::daemon::Local;
+use super::daemon::{Given, Local};
+use super::promises::ColdArgs;
 use super::versions::Versions;
-use super::written::{SpoolArgs, rules_check};
+use super::written::SpoolArgs;
 use crate::catalog::place::CatalogArgs;
 use crate::cli::{Global, Role};
 
@@ -46,6 +47,8 @@ pub(crate) struct DataArgs {
     directories: Vec<PathBuf>,
     #[command(flatten)]
     spool: SpoolArgs,
+    #[command(flatten)]
+    cold: ColdArgs,
 }
 
 /// See [`Inline`].
@@ -84,20 +87,28 @@ pub(crate) fn assemble(args: &DataArgs, start: &Start<'_>) -> Result<Driver> {
     let mut numbers = VolumeNumbers::default();
     let mut services = Routes::default();
     if start.role.controls() {
-        let records = Arc::new(Records::open(&directory(start.state, "volumes")?)?);
+        let kept = directory(start.state, "volumes")?;
+        let records = Arc::new(Records::open(&kept)?);
         numbers.count_made(&records);
         let controller = Controller::new(controller::Parts {
             catalog: Arc::clone(&catalog),
             records,
+            snapshots: Arc::new(Records::open(&kept)?),
             locks: locks.clone(),
             bases: bases.clone(),
-            rules: rules_check,
+            promises: Arc::new(args.cold.judge()),
         });
         services = services.add_service(ControllerServer::new(controller));
     }
     if start.role.mounts() {
         let spool = args.spool.clone();
-        let daemon = Local::new(args.hot.clone(), args.catalog.clone(), run_base, spool);
+        let daemon = Local::new(Given {
+            hot: args.hot.clone(),
+            catalog: args.catalog.clone(),
+            run_base,
+            spool,
+            judge: args.cold.judge(),
+        });
         let records = Arc::new(Records::open(&directory(start.state, "staged")?)?);
         numbers.count_staged(&records);
         let node = Node::new(node::Parts {

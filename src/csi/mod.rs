@@ -8,6 +8,7 @@ use tonic::service::Routes;
 mod daemon;
 pub(crate) mod data;
 pub(crate) mod local;
+mod promises;
 mod versions;
 mod written;
 

@@ -14,11 +14,10 @@ use anyhow::Result;
 use clap::Args;
 use terrace_cache::units::ByteSize;
 use terrace_csi::data::SpaceOf;
-use terrace_fuse::directory::Durability;
 
 use crate::cli::umount;
 use crate::cli::volume::{self, Settled};
-use crate::node::options::{DirectoryOptions, MountOptions, SpaceOptions, SsdCache};
+use crate::node::options::{ColdOptions, DirectoryOptions, MountOptions, SpaceOptions, SsdCache};
 
 /// How long an unmount waits until what was written to a directory is on the node's disk. What was acknowledged
 /// is, so this is for the rest; the kubelet itself gives up after two minutes.
@@ -37,11 +36,12 @@ pub(super) struct SpoolArgs {
 }
 
 impl SpoolArgs {
-    /// How a directory is mounted, with these rules of durability.
+    /// How a directory is mounted, with these rules of durability and this store behind it.
     pub(super) fn options(
         &self,
         root: &Path,
         durability: &terrace_csi::Durability,
+        cold: Option<ColdOptions>,
         space: Option<&SpaceOf>,
     ) -> Result<MountOptions> {
         let spool = self.spool.as_deref().map(std::path::absolute);
@@ -51,7 +51,7 @@ impl SpoolArgs {
             durability: durability.rules(),
             spool: spool.transpose()?,
             spool_size: self.spool_size,
-            cold: None,
+            cold,
             space: space.map(|space| SpaceOptions {
                 base: space.base.clone(),
                 name: space.name.clone(),
@@ -79,12 +79,6 @@ pub(super) async fn settle(at: &Path, run_base: &Path) {
         Ok(Err(broken)) => tell(at, Err(broken.into())),
         Err(late) => tell(at, Err(late.into())),
     }
-}
-
-/// Why rules of durability cannot be kept, in one line.
-pub(super) fn rules_check(rules: &[String]) -> Result<(), String> {
-    let understood = Durability::parse(rules);
-    understood.map(drop).map_err(|why| why.to_string())
 }
 
 /// Tells what of a directory is on this node's disk only.

@@ -3,13 +3,13 @@
 //! ```text
 //! shared                            written through, as by a mount without rules (default)
 //! local                             staged on the node's SSD: the rule `fsync=local`
+//! cold                              a checked copy in the volume's cold store: `fsync=cold,close=cold`
 //! ckpt/**:fsync=local;fsync=shared  rules of `terrace mount --durability`, with ';' between them; the first one
 //!                                   whose pattern matches a file's path decides
 //! ```
 //!
-//! Here a text is taken apart and what can never be kept is refused: the cold store is no level of these
-//! volumes, which have none behind them. What a rule means is judged by who keeps it
-//! ([`crate::data::RulesCheck`]), so there is one grammar of them.
+//! Here a text is taken apart. What a rule means is judged by who keeps it ([`crate::data::Promises`]), so there
+//! is one grammar of them.
 
 use std::fmt;
 use std::str::FromStr;
@@ -36,11 +36,22 @@ impl Durability {
         &self.0
     }
 
+    /// Whether a rule names a level.
+    pub fn names(&self, level: &str) -> bool {
+        let named = |rule: &String| {
+            let levels = rule.rsplit(':').next().unwrap_or_default();
+            let mut levels = levels.split(',').filter_map(|one| one.split_once('='));
+            levels.any(|(_, named)| named == level)
+        };
+        self.rules().iter().any(named)
+    }
+
     /// As rules of a mount, in order; none: written through.
     pub fn rules(&self) -> Vec<String> {
         match &*self.0 {
             SHARED => Vec::new(),
             "local" => vec!["fsync=local".to_owned()],
+            "cold" => vec!["fsync=cold,close=cold".to_owned()],
             rules => rules
                 .split(BETWEEN)
                 .map(|rule| rule.trim().to_owned())
@@ -60,22 +71,11 @@ impl FromStr for Durability {
 
     fn from_str(text: &str) -> Result<Self, AttributeError> {
         let found = Self(Arc::from(text));
-        let levels = |rule: &str| {
-            let levels = rule.rsplit(':').next().unwrap_or_default();
-            levels.split(',').any(|level| level.ends_with("=cold"))
-        };
-        if text == "cold" || found.rules().iter().any(|rule| levels(rule)) {
-            return Err(value_error(
-                "durability",
-                "the level cold needs a cold store behind the volume, and volumes of this driver have none; \
-                 use shared",
-            ));
-        }
         let is_rule = |rule: &String| rule.contains('=') && !rule.chars().any(char::is_control);
         if text.len() > TEXT_MAX || !found.rules().iter().all(is_rule) {
             return Err(value_error(
                 "durability",
-                "local, shared, or rules with ';' between them, such as ckpt/**:fsync=local;fsync=shared",
+                "local, shared, cold, or rules with ';' between them, such as ckpt/**:fsync=local;fsync=shared",
             ));
         }
         Ok(found)

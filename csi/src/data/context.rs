@@ -11,7 +11,9 @@
 //! pin         true|false
 //!
 //! directory   file:///mnt/pfs/... the directory of a volume that is written
-//! durability  local|shared|rules
+//! durability  local|shared|cold|rules
+//! cold        s3://bucket/prefix  its cold store; absent: none
+//! tierPolicy  YAML                what goes there without being asked; absent: nothing
 //!
 //! tenant      vision              whose budgets the mounts use, of either; absent: nobody's
 //! ```
@@ -212,6 +214,8 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
     use super::*;
+    use crate::ColdStore;
+
     fn plan() -> Plan {
         Plan {
             version: Version {
@@ -246,7 +250,12 @@ mod tests {
         assert_eq!(Context::parse(&context).unwrap(), Context::Resolved(shown));
         let directory = DirectoryVolume {
             path: "file:///mnt/pfs/a".parse().unwrap(),
-            durability: "ckpt/**:fsync=local;fsync=shared".parse().unwrap(),
+            durability: "ckpt/**:fsync=local;fsync=cold".parse().unwrap(),
+            cold: ColdStore::parse(
+                Some(&"s3://bucket/runs".to_owned()),
+                Some(&"older_than: 30d\n".to_owned()),
+            )
+            .unwrap(),
             tenant: Some("vision".parse().unwrap()),
         };
         let context = directory.context().into_iter().collect();

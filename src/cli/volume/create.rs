@@ -149,7 +149,7 @@ fn owner(name: &SpaceName, named: Option<&str>) -> Result<(u32, u32)> {
         (None, SpaceKind::Project) => {
             bail!("say whose it is: --owner USER:GROUP; its group may write in it")
         }
-        (None, SpaceKind::Volume) => {
+        (None, SpaceKind::Volume | SpaceKind::Snapshot) => {
             bail!("say whose it is: --owner USER:GROUP; those of Kubernetes are root's")
         }
     };

@@ -20,7 +20,7 @@ use super::{Failure, Global};
 use crate::node::config::Config;
 
 pub(crate) use durability::{Settled, settle};
-pub(crate) use tiering::read_policy;
+pub(crate) use tiering::{parse_policy, read_policy};
 
 /// Spaces of users (home/USER) and projects (project/NAME); how safe the files of volumes are, and their
 /// cold stores.

@@ -102,10 +102,14 @@ pub(crate) struct CollectArgs {
 pub(crate) fn read_policy(path: &Path) -> Result<TierPolicy> {
     let what = || format!("read the policy {}", path.display());
     let text = std::fs::read_to_string(path).with_context(what)?;
-    let policy: TierPolicy = serde_saphyr::from_str(&text)
-        .map_err(|error| anyhow::anyhow!("{}", error.to_string().replace('\n', " ")))
-        .with_context(what)?;
-    policy.check().with_context(what)?;
+    parse_policy(&text).with_context(what)
+}
+
+/// Reads the text of a policy.
+pub(crate) fn parse_policy(text: &str) -> Result<TierPolicy> {
+    let policy: TierPolicy = serde_saphyr::from_str(text)
+        .map_err(|error| anyhow::anyhow!("{}", error.to_string().replace('\n', " ")))?;
+    policy.check()?;
     Ok(policy)
 }
 
