@@ -12,6 +12,8 @@
 
 mod attributes;
 pub mod capability;
+mod contents;
+mod copies;
 pub mod data;
 pub mod identity;
 pub mod kube;
@@ -19,6 +21,7 @@ pub mod local;
 pub mod locks;
 pub mod metrics;
 mod mounts;
+mod pages;
 mod pod_token;
 mod records;
 pub mod redact;
@@ -32,9 +35,10 @@ mod volume_id;
 pub mod wire;
 
 pub use attributes::{
-    AttributeError, DirectoryPath, Durability, ModelName, PublishMode, VolumeRequest, VolumeSource,
-    WarmUp,
+    AttributeError, ColdStore, DirectoryPath, Durability, ModelName, PublishMode, VolumeRequest,
+    VolumeSource, WarmUp,
 };
+pub use contents::{Contents, ContentsError, Standing};
 pub use mounts::{
     BindOptions, Kubelet, MountEntry, MountError, Target, mount_of, mount_table, mounts_showing,
 };

@@ -11,7 +11,6 @@
 mod controller;
 mod create;
 mod node;
-mod pages;
 mod publish;
 mod snapshots;
 mod staged;
@@ -163,7 +162,7 @@ impl From<ScratchError> for Status {
         match error {
             ScratchError::NotFound(_) => Self::not_found(text),
             ScratchError::Exists { .. } => Self::already_exists(text),
-            ScratchError::Busy(_) => Self::aborted(text),
+            ScratchError::Busy(_) | ScratchError::Moving { .. } => Self::aborted(text),
             ScratchError::InUse { .. } | ScratchError::Base { .. } => {
                 Self::failed_precondition(text)
             }

@@ -139,6 +139,9 @@ pub struct SnapshotRecord {
     pub created: u64,
     /// Parameters of the VolumeSnapshotClass, as they came.
     pub parameters: BTreeMap<String, String>,
+    /// What its driver needs to find it, and what volumes made from it must have.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub context: BTreeMap<String, String>,
 }
 
 /// The records of one kind in one directory.

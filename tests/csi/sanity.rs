@@ -1,5 +1,6 @@
 //! `csi-sanity`, the judge of CSI drivers, with nothing skipped by request.
 
+use crate::copies::Shared;
 use crate::judge::{Judged, programs};
 use crate::support::{need_mount, skip};
 use crate::world::World;
@@ -21,14 +22,26 @@ const SKIPPED: [&str; 11] = [
     "Controller Service [Controller Server] CreateVolume should fail when the volume source",
 ];
 
+/// Likewise of directories on a file system that shares blocks: they have snapshots and copies.
+const SKIPPED_DIRECTORIES: [&str; 5] = [
+    "GroupController Service [GroupController",
+    "Controller Service [Controller Server] GetCapacity",
+    "Controller Service [Controller Server] ControllerPublishVolume",
+    "Controller Service [Controller Server] ControllerUnpublishVolume",
+    "Controller Service [Controller Server] volume lifecycle",
+];
+
 /// What volumes are made of: parameters, and what may be modified, as YAML.
 const DATASET: [&str; 2] = ["dataset: ads.clicks\n", "warm: metadata\n"];
 
-/// Likewise, of directories; nothing of them may be modified.
-const DIRECTORY: [&str; 2] = ["directory: checkpoints\n", "{}\n"];
-
 /// Runs it against these roles and judges its report.
-fn judge(test: &str, world: &World, [controller, node]: [&str; 2], of: [&str; 2]) {
+fn judge(
+    test: &str,
+    world: &World,
+    [controller, node]: [&str; 2],
+    of: [&str; 2],
+    skipped: &[&str],
+) {
     let Some(programs) = programs() else {
         skip(test, "TERRACE_TEST_CSI is not set");
         return;
@@ -40,7 +53,7 @@ fn judge(test: &str, world: &World, [controller, node]: [&str; 2], of: [&str; 2]
         files: &world.node.scratch("sanity"),
         parameters: of[0],
         mutable: of[1],
-        skipped: &SKIPPED,
+        skipped,
     };
     judged.run(&programs);
     assert_eq!(world.mounts(), Vec::<String>::new(), "mounts are left");
@@ -51,7 +64,13 @@ fn judge(test: &str, world: &World, [controller, node]: [&str; 2], of: [&str; 2]
 fn sanity_on_one_socket() {
     need_mount!("sanity_on_one_socket");
     let world = World::new();
-    judge("sanity_on_one_socket", &world, ["all", "all"], DATASET);
+    judge(
+        "sanity_on_one_socket",
+        &world,
+        ["all", "all"],
+        DATASET,
+        &SKIPPED,
+    );
 }
 
 // In a cluster controller and node are two processes; each answers for itself.
@@ -60,21 +79,25 @@ fn sanity_on_two_sockets() {
     need_mount!("sanity_on_two_sockets");
     let world = World::with(&["controller", "node"], &[]);
     let roles = ["controller", "node"];
-    judge("sanity_on_two_sockets", &world, roles, DATASET);
+    judge("sanity_on_two_sockets", &world, roles, DATASET, &SKIPPED);
 }
 
 // A volume that is written is judged as one that is not, and leaves nothing on the shared file system.
 #[test]
 fn sanity_of_directories() {
     need_mount!("sanity_of_directories");
-    let world = World::with(&["controller", "node"], &[]);
-    let class = world.shared().join("checkpoints");
-    std::fs::create_dir(&class).unwrap();
+    let roles = ["controller", "node"];
+    let Some(shared) = Shared::new("sanity_of_directories", &roles, &[]) else {
+        return;
+    };
+    let class = format!("directory: {}\n", shared.directory());
     judge(
         "sanity_of_directories",
-        &world,
-        ["controller", "node"],
-        DIRECTORY,
+        &shared.world,
+        roles,
+        // Nothing of them may be modified.
+        [&class, "{}\n"],
+        &SKIPPED_DIRECTORIES,
     );
-    crate::directories::assert_empty(&class);
+    crate::directories::assert_empty(&shared.class);
 }

@@ -13,15 +13,18 @@ mod create;
 mod directories;
 mod list;
 mod modify;
+mod snapshots;
+mod sweep;
 
 use std::sync::Arc;
 
 use tonic::{Code, Request, Response, Status};
 
-use directories::Sweeper;
+use sweep::Sweeper;
 
+use super::directory::Sharing;
 use super::size::{Size, signed};
-use super::{Bases, Catalog, RulesCheck};
+use super::{Bases, Catalog, Promises};
 use crate::capability::Usage;
 use crate::locks::Locks;
 use crate::wire::controller_server::Controller as Service;
@@ -32,12 +35,14 @@ use crate::wire::{
     ControllerExpandVolumeRequest, ControllerExpandVolumeResponse,
     ControllerGetCapabilitiesRequest, ControllerGetCapabilitiesResponse,
     ControllerGetVolumeRequest, ControllerGetVolumeResponse, ControllerModifyVolumeRequest,
-    ControllerModifyVolumeResponse, ControllerServiceCapability, CreateVolumeRequest,
-    CreateVolumeResponse, DeleteVolumeRequest, DeleteVolumeResponse, ListVolumesRequest,
+    ControllerModifyVolumeResponse, ControllerServiceCapability, CreateSnapshotRequest,
+    CreateSnapshotResponse, CreateVolumeRequest, CreateVolumeResponse, DeleteSnapshotRequest,
+    DeleteSnapshotResponse, DeleteVolumeRequest, DeleteVolumeResponse, GetSnapshotRequest,
+    GetSnapshotResponse, ListSnapshotsRequest, ListSnapshotsResponse, ListVolumesRequest,
     ListVolumesResponse, ValidateVolumeCapabilitiesRequest, ValidateVolumeCapabilitiesResponse,
     Volume, controller_get_volume_response,
 };
-use crate::{RecordState, Records, VolumeId, VolumeRecord};
+use crate::{RecordState, Records, SnapshotRecord, VolumeId, VolumeRecord, copies};
 
 /// Calls that are served.
 const OFFERED: [Offered; 6] = [
@@ -49,18 +54,28 @@ const OFFERED: [Offered; 6] = [
     Offered::SingleNodeMultiWriter,
 ];
 
+/// What is served where the file system of a directory shares blocks between files.
+const COPIES: [Offered; 4] = [
+    Offered::CreateDeleteSnapshot,
+    Offered::ListSnapshots,
+    Offered::GetSnapshot,
+    Offered::CloneVolume,
+];
+
 /// What the service needs.
 pub struct Parts {
     /// Who knows versions.
     pub catalog: Arc<dyn Catalog>,
     /// What was promised; no other controller changes it at the same time.
     pub records: Arc<Records<VolumeRecord>>,
+    /// Likewise, about snapshots.
+    pub snapshots: Arc<Records<SnapshotRecord>>,
     /// Operations under way.
     pub locks: Locks,
     /// Directories below which volumes are made.
     pub bases: Bases,
-    /// Who judges rules of durability.
-    pub rules: RulesCheck,
+    /// Who keeps what directories promise.
+    pub promises: Arc<dyn Promises>,
 }
 
 impl std::fmt::Debug for Parts {
@@ -75,9 +90,11 @@ impl std::fmt::Debug for Parts {
 pub struct Controller {
     catalog: Arc<dyn Catalog>,
     records: Arc<Records<VolumeRecord>>,
+    snapshots: Arc<Records<SnapshotRecord>>,
     locks: Locks,
     bases: Bases,
-    rules: RulesCheck,
+    promises: Arc<dyn Promises>,
+    sharing: Sharing,
     sweeper: Arc<Sweeper>,
 }
 
@@ -94,17 +111,20 @@ impl Controller {
         let Parts {
             catalog,
             records,
+            snapshots,
             locks,
             bases,
-            rules,
+            promises,
         } = parts;
         Self {
             catalog,
-            sweeper: Arc::new(Sweeper::new(&records, &locks, &bases)),
+            sweeper: Arc::new(Sweeper::new(&records, &snapshots, &locks, &bases)),
             records,
+            snapshots,
             locks,
             bases,
-            rules,
+            promises,
+            sharing: Sharing::default(),
         }
     }
 
@@ -144,7 +164,7 @@ fn volume(record: VolumeRecord) -> Volume {
         capacity_bytes: signed(record.size),
         volume_id: record.id.to_string(),
         volume_context: record.context.into_iter().collect(),
-        content_source: None,
+        content_source: record.source.map(copies::shown),
         accessible_topology: Vec::new(),
     }
 }
@@ -217,7 +237,7 @@ impl Service for Controller {
         &self,
         request: Request<ListVolumesRequest>,
     ) -> Result<Response<ListVolumesResponse>, Status> {
-        let page = list::page(&self.records, &request.into_inner())?;
+        let page = list::volumes(self, &request.into_inner())?;
         Ok(Response::new(page))
     }
 
@@ -274,8 +294,61 @@ impl Service for Controller {
                 r#type: offered.into(),
             })),
         };
+        let (sharing, bases) = (self.sharing.clone(), self.bases.clone());
+        let copies = directories::beside(move || Ok(sharing.is_anywhere(&bases))).await?;
+        let copies = COPIES.into_iter().filter(|_| copies);
         Ok(Response::new(ControllerGetCapabilitiesResponse {
-            capabilities: OFFERED.map(capability).into(),
+            capabilities: OFFERED.into_iter().chain(copies).map(capability).collect(),
+        }))
+    }
+
+    async fn create_snapshot(
+        &self,
+        request: Request<CreateSnapshotRequest>,
+    ) -> Result<Response<CreateSnapshotResponse>, Status> {
+        let request = request.into_inner();
+        tracing::debug!(?request, "take a snapshot");
+        let record = snapshots::create(self, request).await?;
+        Ok(Response::new(CreateSnapshotResponse {
+            snapshot: Some(copies::snapshot(record)),
+        }))
+    }
+
+    async fn delete_snapshot(
+        &self,
+        request: Request<DeleteSnapshotRequest>,
+    ) -> Result<Response<DeleteSnapshotResponse>, Status> {
+        let request = request.into_inner();
+        snapshots::named(&request.snapshot_id)?;
+        // What is no id was never a snapshot.
+        if let Ok(id) = request.snapshot_id.parse::<VolumeId>() {
+            match snapshots::delete(self, id.clone()).await {
+                // The sweep is at it: it is gone for everybody.
+                Err(busy) if busy.code() == Code::Aborted && snapshots::is_deleted(self, &id)? => {}
+                deleted => deleted?,
+            }
+            self.sweeper.wake();
+        }
+        Ok(Response::new(DeleteSnapshotResponse {}))
+    }
+
+    async fn list_snapshots(
+        &self,
+        request: Request<ListSnapshotsRequest>,
+    ) -> Result<Response<ListSnapshotsResponse>, Status> {
+        let page = list::snapshots(self, &request.into_inner())?;
+        Ok(Response::new(page))
+    }
+
+    async fn get_snapshot(
+        &self,
+        request: Request<GetSnapshotRequest>,
+    ) -> Result<Response<GetSnapshotResponse>, Status> {
+        let request = request.into_inner();
+        snapshots::named(&request.snapshot_id)?;
+        let record = snapshots::known(self, &request.snapshot_id)?;
+        Ok(Response::new(GetSnapshotResponse {
+            snapshot: Some(copies::snapshot(record)),
         }))
     }
 }

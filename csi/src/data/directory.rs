@@ -16,6 +16,7 @@
 
 mod class;
 mod error;
+mod sharing;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -26,10 +27,13 @@ use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::sys::stat::{Mode, fchmod, fstat};
 use nix::unistd::{Gid, fchown};
 
-pub use class::{ClassDirectory, SpaceOf, Wanted, volume_of_class};
+pub use class::{ClassDirectory, CopyOf, SpaceOf, Wanted, now, volume_of_class};
 pub use error::{DirectoryError, SpaceRefusal};
+pub use sharing::Sharing;
 
-use crate::{AttributeError, DirectoryPath, Durability, TenantName, VolumeId, VolumeRequest};
+use crate::{
+    AttributeError, ColdStore, DirectoryPath, Durability, TenantName, VolumeId, VolumeRequest,
+};
 
 /// Bits that a volume of a group has besides its own: the group may do everything, and what is made in it
 /// belongs to the group, too.
@@ -46,6 +50,8 @@ pub struct DirectoryVolume {
     pub path: DirectoryPath,
     /// What has happened to written data before the write is acknowledged.
     pub durability: Durability,
+    /// Where contents go that nobody uses.
+    pub cold: Option<ColdStore>,
     /// Whose budgets its mounts use.
     pub tenant: Option<TenantName>,
 }
@@ -211,6 +217,7 @@ impl DirectoryVolume {
         Self {
             path,
             durability: request.durability.clone(),
+            cold: request.cold.clone(),
             tenant: request.tenant.clone(),
         }
     }
@@ -222,7 +229,10 @@ impl DirectoryVolume {
             ("durability", self.durability.as_str()),
         ];
         let tenant = self.tenant.as_ref().map(|name| ("tenant", name.as_str()));
-        let all = always.into_iter().chain(tenant);
+        let cold = self.cold.as_ref().map(|cold| ("cold", cold.url()));
+        let policy = self.cold.as_ref().and_then(ColdStore::policy);
+        let policy = policy.map(|policy| ("tierPolicy", policy));
+        let all = always.into_iter().chain(tenant).chain(cold).chain(policy);
         all.map(|(key, value)| (key.to_owned(), value.to_owned()))
             .collect()
     }

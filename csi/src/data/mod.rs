@@ -25,7 +25,7 @@ mod size;
 pub use context::{Context, Plan, Version};
 pub use directory::{Bases, DirectoryVolume, SpaceOf};
 
-use crate::{Durability, Secrets, TenantName};
+use crate::{ColdStore, Contents, Durability, Secrets, TenantName};
 use terrace_catalog::Selector;
 
 /// Name of the driver.
@@ -62,9 +62,19 @@ impl From<Failure> for Status {
     }
 }
 
-/// Judges rules of durability, as [`Durability::rules`] has them: who keeps them is not in this crate. The error
-/// is one line.
-pub type RulesCheck = fn(&[String]) -> Result<(), String>;
+/// Who keeps what a directory volume promises: the node's daemon, which is not in this crate.
+pub trait Promises: Send + Sync + 'static {
+    /// Judges rules of durability, as [`Durability::rules`] has them, and the cold store behind them. The error
+    /// is one line, with the attribute that it is about.
+    fn check(&self, durability: &Durability, cold: Option<&ColdStore>) -> Result<(), String>;
+
+    /// Whether files may be on a node only, and not in the directory yet, after their writer was told that
+    /// they are safe.
+    fn stages(&self, durability: &Durability) -> bool;
+
+    /// Where the contents of files are.
+    fn contents(&self) -> &dyn Contents;
+}
 
 /// Which kind of dataset a volume names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,6 +121,8 @@ pub enum Mounted {
         root: PathBuf,
         /// What has happened to written data before the write is acknowledged.
         durability: Durability,
+        /// Where contents go that nobody uses.
+        cold: Option<ColdStore>,
         /// The space that it is, whose limit holds.
         space: Option<SpaceOf>,
     },

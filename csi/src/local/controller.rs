@@ -5,10 +5,10 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 use super::create::{capabilities, caps, create, size, volume};
-use super::pages::page;
 use super::snapshots::{create_snapshot, list_snapshots, snapshot};
 use super::{Local, Sweeper, known, ordered, required, signed};
 use crate::VolumeId;
+use crate::pages::page;
 use crate::scratch::IoControl;
 use crate::wire::controller_server::Controller as Service;
 use crate::wire::controller_service_capability::rpc::Type as Offered;

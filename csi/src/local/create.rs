@@ -2,15 +2,12 @@
 
 use tonic::Status;
 
-use super::{Local, NAME, known, ordered, required, signed};
+use super::{Local, NAME, ordered, required, signed};
 use crate::capability::Usage;
 use crate::scratch::{IoCaps, IoControl, NewVolume};
 use crate::wire::volume_capability::access_mode::Mode;
-use crate::wire::volume_content_source::{SnapshotSource, Type, VolumeSource};
-use crate::wire::{
-    CapacityRange, CreateVolumeRequest, Volume, VolumeCapability, VolumeContentSource,
-};
-use crate::{ContentSource, VolumeRecord};
+use crate::wire::{CapacityRange, CreateVolumeRequest, Volume, VolumeCapability};
+use crate::{ContentSource, VolumeRecord, copies};
 
 /// Longest name: the limit of the interface for a text.
 const NAME_MAX: usize = 128;
@@ -44,7 +41,8 @@ pub(super) fn create(local: &Local, request: CreateVolumeRequest) -> Result<Volu
             local.node
         )));
     }
-    let source = request.volume_content_source.map(source).transpose()?;
+    let source = request.volume_content_source;
+    let source = source.map(copies::source).transpose()?;
     let least = match &source {
         None => SIZE_DEFAULT,
         Some(ContentSource::Volume(id)) => local.scratch.volume(id)?.size,
@@ -64,21 +62,11 @@ pub(super) fn create(local: &Local, request: CreateVolumeRequest) -> Result<Volu
 
 /// A volume as answers show it.
 pub(super) fn volume(local: &Local, record: VolumeRecord) -> Volume {
-    let source = record.source.map(|source| match source {
-        ContentSource::Snapshot(id) => Type::Snapshot(SnapshotSource {
-            snapshot_id: id.into(),
-        }),
-        ContentSource::Volume(id) => Type::Volume(VolumeSource {
-            volume_id: id.into(),
-        }),
-    });
     Volume {
         capacity_bytes: signed(record.size),
         volume_id: record.id.into(),
         volume_context: record.context.into_iter().collect(),
-        content_source: source.map(|source| VolumeContentSource {
-            r#type: Some(source),
-        }),
+        content_source: record.source.map(copies::shown),
         accessible_topology: vec![local.topology()],
     }
 }
@@ -153,17 +141,5 @@ fn parameter(key: &str, value: &str) -> Result<(), Status> {
         key => Err(Status::invalid_argument(format!(
             "unknown parameter {key:.80?}; {NAME} takes scratch and inodes"
         ))),
-    }
-}
-
-fn source(source: VolumeContentSource) -> Result<ContentSource, Status> {
-    match source.r#type {
-        Some(Type::Snapshot(snapshot)) => {
-            Ok(ContentSource::Snapshot(known(&snapshot.snapshot_id)?))
-        }
-        Some(Type::Volume(volume)) => Ok(ContentSource::Volume(known(&volume.volume_id)?)),
-        None => Err(Status::invalid_argument(
-            "the source of the volume is empty",
-        )),
     }
 }

@@ -2,17 +2,16 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use prost_types::Timestamp;
 use tonic::Status;
 
-use super::pages::page;
-use super::{Local, known, ordered, required, signed};
+use super::{Local, known, ordered, required};
+use crate::VolumeId;
+use crate::copies::refuse_parameters;
+use crate::pages::page;
 use crate::wire::list_snapshots_response::Entry;
 use crate::wire::{CreateSnapshotRequest, ListSnapshotsRequest, ListSnapshotsResponse, Snapshot};
-use crate::{SnapshotRecord, VolumeId};
 
-/// Keys that Kubernetes adds for whoever wants them.
-const KUBERNETES: &str = "csi.storage.k8s.io/";
+pub(super) use crate::copies::snapshot;
 
 /// Takes a snapshot, or answers the one that is there.
 pub(super) fn create_snapshot(
@@ -22,11 +21,7 @@ pub(super) fn create_snapshot(
     required(&request.name, "name")?;
     required(&request.source_volume_id, "source volume id")?;
     let parameters = ordered(request.parameters);
-    if let Some(key) = parameters.keys().find(|key| !key.starts_with(KUBERNETES)) {
-        return Err(Status::invalid_argument(format!(
-            "unknown parameter {key:.80?}; snapshots take none"
-        )));
-    }
+    refuse_parameters(&parameters)?;
     let volume = known(&request.source_volume_id)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let now = now.map_or(0, |since| since.as_secs());
@@ -54,19 +49,4 @@ pub(super) fn list_snapshots(
         entries: found.into_iter().map(entry).collect(),
         next_token,
     })
-}
-
-/// A snapshot as answers show it.
-pub(super) fn snapshot(record: SnapshotRecord) -> Snapshot {
-    Snapshot {
-        size_bytes: signed(record.size),
-        snapshot_id: record.id.into(),
-        source_volume_id: record.volume.into(),
-        creation_time: Some(Timestamp {
-            seconds: signed(record.created),
-            nanos: 0,
-        }),
-        ready_to_use: true,
-        group_snapshot_id: String::new(),
-    }
 }

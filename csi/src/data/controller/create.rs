@@ -12,10 +12,10 @@ use crate::data::context::selector;
 use crate::data::size::Size;
 use crate::secrets::Secrets;
 use crate::wire::CreateVolumeRequest;
-use crate::{RecordState, VolumeId, VolumeRecord, VolumeRequest, VolumeSource};
+use crate::{RecordState, VolumeId, VolumeRecord, VolumeRequest, VolumeSource, copies};
 
 /// Longest name in bytes: the limit of the interface for a string.
-const NAME_MAX: usize = 128;
+pub(super) const NAME_MAX: usize = 128;
 
 /// First part of this driver's volume ids.
 const PREFIX: &str = "data";
@@ -39,18 +39,17 @@ pub(super) async fn create(
     for capability in &request.volume_capabilities {
         access.push(Usage::parse(capability)?.access.as_str_name().to_owned());
     }
-    if request.volume_content_source.is_some() {
-        return Err(Status::invalid_argument(
-            "volumes of this driver are no copies of a volume or snapshot; leave dataSource out",
-        ));
-    }
+    let source = request.volume_content_source.map(copies::source);
+    let source = source.transpose()?;
     let size = Size::parse(request.capacity_range.as_ref())?;
     let secrets = Secrets::parse(&request.secrets)?;
     let mutable = sorted(&request.mutable_parameters);
     let parameters = sorted(&request.parameters);
     let wanted = modify::merged(&parameters, &mutable)?;
-    (controller.rules)(&wanted.durability.rules())
-        .map_err(|why| Status::invalid_argument(format!("durability: {why}")))?;
+    let promised = controller
+        .promises
+        .check(&wanted.durability, wanted.cold.as_ref());
+    promised.map_err(Status::invalid_argument)?;
     let id = VolumeId::of_name(PREFIX, &request.name)
         .map_err(|why| Status::internal(why.to_string()))?;
     let key = id.to_string();
@@ -62,7 +61,7 @@ pub(super) async fn create(
         parameters,
         mutable,
         access,
-        source: None,
+        source,
         context: BTreeMap::new(),
     };
     let owned = controller.clone();
@@ -79,6 +78,11 @@ async fn make(
 ) -> Result<VolumeRecord, Status> {
     if let VolumeSource::Directory(path) = &wanted.source {
         return directories::make(controller, asked, size, path, wanted).await;
+    }
+    if asked.source.is_some() {
+        return Err(Status::invalid_argument(
+            "a version never changes, and its volumes are no copies: name the version, and leave dataSource out",
+        ));
     }
     if let Some(there) = controller.records.get(&asked.id)? {
         return same(there, &asked, size);
@@ -105,10 +109,12 @@ pub(super) fn same(
     asked: &VolumeRecord,
     size: Size,
 ) -> Result<VolumeRecord, Status> {
-    let doubt = if size.fits(there.size) {
-        (there.parameters != asked.parameters).then(|| "its parameters are others".to_owned())
-    } else {
+    let doubt = if !size.fits(there.size) {
         Some(format!("its size is {} bytes", there.size))
+    } else if there.source != asked.source {
+        Some("it is a copy of something else, or of nothing".to_owned())
+    } else {
+        (there.parameters != asked.parameters).then(|| "its parameters are others".to_owned())
     };
     match doubt {
         None => Ok(there),

@@ -1,9 +1,9 @@
 //! Directory volumes in the controller: made in two steps, taken away at once, removed behind.
 //!
 //! ```text
-//! create   record Making -> directory appears, whole -> record Ready -> answered
+//! create   record Making -> directory appears, whole, of a copy with its files -> record Ready -> answered
 //! delete   record Deleting -> directory goes to the trash -> answered
-//! sweep    files in the trash -> record
+//! sweep    files in the trash -> record (sweep.rs)
 //! ```
 //!
 //! What a record names exists or is going to; what exists without a record was made by nobody here. A record
@@ -13,63 +13,18 @@
 //! Lock order: the volume's name ([`Locks`]), for a whole operation; nothing below it.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::sync::Notify;
-use tokio::task::JoinSet;
 use tonic::{Code, Status};
 
 use super::Controller;
 use super::create::same;
-use crate::data::directory::{ClassDirectory, Wanted, volume_of_class};
+use super::snapshots::{Found, origin};
+pub(super) use super::sweep::finish;
+use crate::data::DirectoryVolume;
+use crate::data::directory::{ClassDirectory, CopyOf, DirectoryError, Wanted, volume_of_class};
 use crate::data::size::Size;
-use crate::data::{Bases, DirectoryVolume};
-use crate::locks::Locks;
-use crate::{DirectoryPath, RecordState, Records, VolumeId, VolumeRecord, VolumeRequest};
-
-/// Longest time between two looks for what is to be removed: what failed once is tried again.
-const SWEEP_EVERY: Duration = Duration::from_secs(60);
-
-/// Removes the files of deleted volumes, until it is dropped.
-#[derive(Debug)]
-pub(super) struct Sweeper {
-    deleted: Arc<Notify>,
-    _task: JoinSet<()>,
-}
-
-/// What a sweep needs.
-#[derive(Clone)]
-struct Sweep {
-    records: Arc<Records<VolumeRecord>>,
-    locks: Locks,
-    bases: Bases,
-}
-
-impl Sweeper {
-    /// Begins. What was left by a driver that was killed goes first. In a tokio runtime.
-    pub(super) fn new(records: &Arc<Records<VolumeRecord>>, locks: &Locks, bases: &Bases) -> Self {
-        let deleted = Arc::new(Notify::new());
-        let mut task = JoinSet::new();
-        // A driver without directories has nothing to remove, and could not reach it.
-        if !bases.is_empty() {
-            let sweep = Sweep {
-                records: Arc::clone(records),
-                locks: locks.clone(),
-                bases: bases.clone(),
-            };
-            task.spawn(sweep.for_ever(Arc::clone(&deleted)));
-        }
-        Self {
-            deleted,
-            _task: task,
-        }
-    }
-
-    /// A volume was deleted, and its name is free: its files may go.
-    pub(super) fn wake(&self) {
-        self.deleted.notify_one();
-    }
-}
+use crate::spaces::SpaceName;
+use crate::{DirectoryPath, RecordState, VolumeId, VolumeRecord, VolumeRequest};
 
 /// Makes the volume of that name below the directory of its class, or answers the one that is there.
 ///
@@ -81,14 +36,21 @@ pub(super) async fn make(
     class: &DirectoryPath,
     wanted: &VolumeRequest,
 ) -> Result<VolumeRecord, Status> {
-    let (records, bases) = (Arc::clone(&controller.records), controller.bases.clone());
+    let (owned, bases) = (controller.clone(), controller.bases.clone());
     let (class, wanted) = (class.clone(), wanted.clone());
     beside(move || {
+        let records = &owned.records;
         match records.get(&asked.id)? {
             Some(there) if there.state == RecordState::Ready => return same(there, &asked, size),
             // Never answered, or deleted: the name begins anew, maybe with other arguments.
-            Some(there) => finish(&records, &bases, &there)?,
+            Some(there) => finish(&owned.records, &bases, &there)?,
             None => {}
+        }
+        let origin = asked.source.as_ref().map(|source| origin(&owned, source));
+        let origin = origin.transpose()?;
+        if let Some(origin) = &origin {
+            asked.size = size_of_copy(origin, size)?;
+            check_store(origin, &wanted)?;
         }
         let place = volume_of_class(&bases.resolve(&class)?, &asked.id);
         asked.context = DirectoryVolume::at(&place, &wanted)?.context();
@@ -99,11 +61,22 @@ pub(super) async fn make(
             bytes: Some(asked.size).filter(|size| *size > 0),
             tenant: wanted.tenant,
         };
-        if let Err(error) = own.make(&asked.id, &limited) {
+        let name = SpaceName::of_volume(&asked.id);
+        let made = match &origin {
+            None => own.make(&name, &limited, None),
+            Some(origin) => copy(&owned, &own, &name, &limited, origin),
+        };
+        if let Err(error) = made {
             // The first error is the one to tell; the sweep removes what there is.
             let deleting = |record: &mut VolumeRecord| record.state = RecordState::Deleting;
             let _ = records.update(&asked.id, deleting);
-            return Err(error.into());
+            return Err(match (&origin, Status::from(error)) {
+                // The interface has a word of its own for a source that cannot be used.
+                (Some(_), status) if status.code() == Code::FailedPrecondition => {
+                    Status::invalid_argument(status.message())
+                }
+                (_, status) => status,
+            });
         }
         asked.state = RecordState::Ready;
         records.put(&asked)?;
@@ -111,6 +84,51 @@ pub(super) async fn make(
         Ok(asked)
     })
     .await
+}
+
+/// Makes a volume as a copy.
+fn copy(
+    controller: &Controller,
+    own: &ClassDirectory,
+    name: &SpaceName,
+    limited: &Wanted,
+    origin: &Found,
+) -> Result<(), DirectoryError> {
+    let class = ClassDirectory::open(&controller.bases.find(&origin.class)?)?;
+    let source = CopyOf {
+        class: &class,
+        name: &origin.name,
+        contents: controller.promises.contents(),
+    };
+    own.make(name, limited, Some(source))
+}
+
+/// The limit of a copy: what was asked for, which is not less than what its origin may have.
+///
+/// Errors: OUT_OF_RANGE.
+fn size_of_copy(origin: &Found, asked: Size) -> Result<u64, Status> {
+    let bytes = match asked.least {
+        0 => origin.size,
+        least => least,
+    };
+    if bytes < origin.size || !asked.fits(bytes) {
+        return Err(Status::out_of_range(format!(
+            "a copy is not smaller than what it is a copy of, which has {} bytes",
+            origin.size
+        )));
+    }
+    Ok(bytes)
+}
+
+/// Refuses a copy whose stubs would name another store than it has.
+fn check_store(origin: &Found, wanted: &VolumeRequest) -> Result<(), Status> {
+    let same = |cold: &String| wanted.cold.as_ref().is_some_and(|own| own.url() == cold);
+    match &origin.cold {
+        Some(cold) if !same(cold) => Err(Status::invalid_argument(format!(
+            "files of the source may be in its cold store, so a copy needs the same one: use a class with cold: {cold}"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// Makes a volume larger, if it is not as large already; its size. The size of a version is a promise about
@@ -149,7 +167,7 @@ pub(super) async fn delete(controller: &Controller, id: VolumeId) -> Result<bool
             return Ok(records.remove(&id)?);
         };
         records.update(&id, |record| record.state = RecordState::Deleting)?;
-        ClassDirectory::open(&bases.find(&class)?)?.discard(&id)?;
+        ClassDirectory::open(&bases.find(&class)?)?.discard(&SpaceName::of_volume(&id))?;
         Ok(true)
     })
     .await
@@ -157,71 +175,13 @@ pub(super) async fn delete(controller: &Controller, id: VolumeId) -> Result<bool
 
 /// The directory of the class that a volume was made in; `None` for the volume of a version. Whatever else its
 /// parameters were, it can be removed.
-fn class_of(record: &VolumeRecord) -> Result<Option<DirectoryPath>, Status> {
+pub(super) fn class_of(record: &VolumeRecord) -> Result<Option<DirectoryPath>, Status> {
     let named = record.parameters.get("directory");
     Ok(named.map(|path| path.parse()).transpose()?)
 }
 
-/// Removes what a record names, then the record. The caller holds the name.
-fn finish(
-    records: &Records<VolumeRecord>,
-    bases: &Bases,
-    record: &VolumeRecord,
-) -> Result<(), Status> {
-    if let Some(class) = class_of(record)? {
-        let own = ClassDirectory::open(&bases.find(&class)?)?;
-        own.discard(&record.id)?;
-        own.empty(&record.id)?;
-    }
-    records.remove(&record.id)?;
-    Ok(())
-}
-
-impl Sweep {
-    async fn for_ever(self, deleted: Arc<Notify>) {
-        // Only at the start: later a record that is Making belongs to a call.
-        let mut is_due: fn(RecordState) -> bool = |state| state != RecordState::Ready;
-        loop {
-            if let Err(why) = self.once(is_due).await {
-                tracing::warn!(why = why.message(), "deleted volumes stay for now");
-            }
-            is_due = |state| state == RecordState::Deleting;
-            // Both ends of the wait mean the same: look again.
-            let _ = tokio::time::timeout(SWEEP_EVERY, deleted.notified()).await;
-        }
-    }
-
-    async fn once(&self, is_due: fn(RecordState) -> bool) -> Result<(), Status> {
-        let records = Arc::clone(&self.records);
-        let mut due = beside(move || Ok(records.list()?)).await?;
-        due.retain(|record| is_due(record.state));
-        for record in due {
-            let id = record.id.clone();
-            let sweep = self.clone();
-            let work = beside(move || sweep.one(&record.id, is_due));
-            match self.locks.run(id.as_str(), work).await {
-                Ok(()) => {}
-                // A call has the volume; the next look finds what it left.
-                Err(busy) if busy.code() == Code::Aborted => {}
-                Err(why) => {
-                    tracing::warn!(volume = %id, why = why.message(), "a deleted volume stays for now");
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn one(&self, id: &VolumeId, is_due: fn(RecordState) -> bool) -> Result<(), Status> {
-        // It may have been answered, or removed, before the name was had.
-        match self.records.get(id)? {
-            Some(record) if is_due(record.state) => finish(&self.records, &self.bases, &record),
-            _ => Ok(()),
-        }
-    }
-}
-
 /// Does something that blocks beside the runtime's threads.
-async fn beside<T: Send + 'static>(
+pub(super) async fn beside<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Status> + Send + 'static,
 ) -> Result<T, Status> {
     let done = tokio::task::spawn_blocking(work).await;

@@ -4,6 +4,7 @@
 //! <directory of the class>/
 //!   terrace-volumes/        0700: who may enter a volume is decided by who gets it mounted
 //!     volumes/<hash>        a volume; hash of its id; mode 0777
+//!     snapshots/<hash>      a snapshot of one, or of one that is gone
 //!     .terrace/             records, limits, what is being made and what is being removed (spaces.rs)
 //! ```
 //!
@@ -26,8 +27,8 @@ use nix::unistd::fsync;
 
 use super::{DirectoryError, Place};
 use crate::scratch::open_below;
-use crate::spaces::{NewSpace, SpaceError, SpaceLimits, SpaceName, Spaces};
-use crate::{TenantName, VolumeId};
+use crate::spaces::{NewSpace, Origin, SpaceError, SpaceLimits, SpaceName, Spaces};
+use crate::{Contents, TenantName, VolumeId};
 
 /// Directory of the driver below that of a class.
 const OWN: &str = "terrace-volumes";
@@ -49,6 +50,17 @@ pub struct SpaceOf {
     pub base: PathBuf,
     /// Its name there.
     pub name: SpaceName,
+}
+
+/// What a volume or a snapshot is a copy of.
+#[derive(Clone, Copy, Debug)]
+pub struct CopyOf<'a> {
+    /// The class that has it.
+    pub class: &'a ClassDirectory,
+    /// Its name there.
+    pub name: &'a SpaceName,
+    /// Where the contents of its files are.
+    pub contents: &'a dyn Contents,
 }
 
 /// What a volume of a class may take, and whom it is charged to.
@@ -85,12 +97,18 @@ impl ClassDirectory {
         move |error| DirectoryError::of_space(what, &self.path, self.spaces.base(), &error)
     }
 
-    /// Makes the directory of a volume, with its limit; again is no error. Durable when it returns.
+    /// Makes the directory of a volume or a snapshot, with its limit; again is no error. Durable when it
+    /// returns. With an origin it is a copy of that.
     ///
     /// Errors: `Space`.
-    pub fn make(&self, id: &VolumeId, wanted: &Wanted) -> Result<(), DirectoryError> {
+    pub fn make(
+        &self,
+        name: &SpaceName,
+        wanted: &Wanted,
+        origin: Option<CopyOf<'_>>,
+    ) -> Result<(), DirectoryError> {
         let asked = NewSpace {
-            name: SpaceName::of_volume(id),
+            name: name.clone(),
             uid: nix::unistd::geteuid().as_raw(),
             gid: nix::unistd::getegid().as_raw(),
             limits: SpaceLimits {
@@ -100,8 +118,19 @@ impl ClassDirectory {
             tenant: wanted.tenant.as_ref().map(ToString::to_string),
             now: now(),
         };
-        let made = self.spaces.create(&asked);
+        let made = match &origin {
+            None => self.spaces.create(&asked),
+            Some(of) => self.spaces.create_copy(&asked, of.origin()),
+        };
         made.map(drop).map_err(self.failed("make a volume"))
+    }
+
+    /// Whether the file system keeps the limit of a volume, and so has all that was written to it.
+    ///
+    /// Errors: `Space`.
+    pub fn is_kept_below(&self, id: &VolumeId) -> Result<bool, DirectoryError> {
+        let kept = self.spaces.is_kept_below(&SpaceName::of_volume(id));
+        kept.map_err(self.failed("look at a volume"))
     }
 
     /// Raises the limit of a volume; one that is as large already, or has none, stays as it is. It holds at
@@ -124,26 +153,37 @@ impl ClassDirectory {
         grown.map_err(self.failed("raise the limit of a volume"))
     }
 
-    /// Takes a volume away from everybody, if it is there, and what was being made of it; its files go with
+    /// Takes a volume or snapshot away from everybody, if it is there, and what was being made of it; its files go with
     /// [`ClassDirectory::empty`].
     ///
     /// Errors: `Space`.
-    pub fn discard(&self, id: &VolumeId) -> Result<(), DirectoryError> {
-        let withdrawn = self.spaces.withdraw(&SpaceName::of_volume(id), now());
+    pub fn discard(&self, name: &SpaceName) -> Result<(), DirectoryError> {
+        let withdrawn = self.spaces.withdraw(name, now());
         withdrawn.map_err(self.failed("remove a volume"))
     }
 
-    /// Removes the files of a volume that was discarded. Takes as long as there are files.
+    /// Removes the files of what was discarded. Takes as long as there are files.
     ///
     /// Errors: `Space`, also where something is mounted inside; what can be removed is.
-    pub fn empty(&self, id: &VolumeId) -> Result<(), DirectoryError> {
-        let emptied = self.spaces.empty(&SpaceName::of_volume(id));
+    pub fn empty(&self, name: &SpaceName) -> Result<(), DirectoryError> {
+        let emptied = self.spaces.empty(name);
         emptied.map_err(self.failed("remove the files of a volume"))
     }
 }
 
+impl CopyOf<'_> {
+    fn origin(&self) -> Origin<'_> {
+        Origin {
+            spaces: &self.class.spaces,
+            name: self.name,
+            shown: &self.class.path,
+            contents: self.contents,
+        }
+    }
+}
+
 /// Now, in seconds since 1970.
-fn now() -> u64 {
+pub fn now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |since| since.as_secs())
 }

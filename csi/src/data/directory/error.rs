@@ -121,11 +121,14 @@ impl DirectoryError {
         let (held, shown) = (held.to_string_lossy(), path.to_string_lossy());
         let mut why = error.to_string().replace(&*held, &shown);
         let refusal = match error {
-            SpaceError::Busy(_) => SpaceRefusal::Busy,
+            SpaceError::Busy(_)
+            | SpaceError::Collecting
+            | SpaceError::Files(ScratchError::Moving { .. }) => SpaceRefusal::Busy,
             SpaceError::NotFound(_) => SpaceRefusal::NotFound,
-            SpaceError::Exists { .. } | SpaceError::Exchanged { .. } | SpaceError::Base { .. } => {
-                SpaceRefusal::Precondition
-            }
+            SpaceError::Exists { .. }
+            | SpaceError::Exchanged { .. }
+            | SpaceError::Base { .. }
+            | SpaceError::Files(ScratchError::Unsupported { .. }) => SpaceRefusal::Precondition,
             SpaceError::Files(ScratchError::Io { source, .. }) => {
                 match source.raw_os_error().map(Errno::from_raw) {
                     Some(Errno::ENOSPC | Errno::EDQUOT) => SpaceRefusal::Full,

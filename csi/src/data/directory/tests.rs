@@ -7,6 +7,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 
 use super::*;
 use crate::VolumeId;
+use crate::spaces::SpaceName;
 
 fn path(text: &str) -> DirectoryPath {
     text.parse().unwrap()
@@ -23,6 +24,10 @@ fn limited(bytes: u64) -> Wanted {
         bytes: Some(bytes),
         tenant: None,
     }
+}
+
+fn name(id: &VolumeId) -> SpaceName {
+    SpaceName::of_volume(id)
 }
 
 fn whole(at: &Path) -> DirectoryPath {
@@ -90,7 +95,7 @@ fn what_the_driver_keeps_for_itself_is_not_shown() {
     let (_directory, bases, class) = world();
     let id: VolumeId = "data-1".parse().unwrap();
     let own = ClassDirectory::open(&bases.find(&path("class")).unwrap()).unwrap();
-    own.make(&id, &limited(1 << 20)).unwrap();
+    own.make(&name(&id), &limited(1 << 20), None).unwrap();
     let volume = volume_of_class(&class, &id);
     let shown = DirectoryVolume::at(&volume, &plain()).unwrap();
     assert!(shown.is_own());
@@ -133,7 +138,7 @@ fn a_volume_is_made_from_any_state() {
     )
     .unwrap();
     for _ in 0..2 {
-        own.make(&id, &limited(1 << 20)).unwrap();
+        own.make(&name(&id), &limited(1 << 20), None).unwrap();
         let volume = volume_of_class(&class, &id);
         assert_eq!(
             fs::metadata(&volume).unwrap().permissions().mode() & 0o7777,
@@ -161,19 +166,19 @@ fn a_volume_is_removed_from_any_state() {
     fs::create_dir(&outside).unwrap();
     fs::write(outside.join("kept"), "x").unwrap();
     for one in [&id, &other] {
-        own.make(one, &limited(1 << 20)).unwrap();
+        own.make(&name(one), &limited(1 << 20), None).unwrap();
         fs::create_dir(volume_of_class(&class, one).join("deeper")).unwrap();
         symlink(&outside, volume_of_class(&class, one).join("deeper/link")).unwrap();
     }
     for _ in 0..2 {
-        own.discard(&id).unwrap();
+        own.discard(&name(&id)).unwrap();
         assert!(!volume_of_class(&class, &id).exists());
     }
     // The name may be wanted again before its files are gone.
     for _ in 0..2 {
-        own.empty(&id).unwrap();
+        own.empty(&name(&id)).unwrap();
     }
-    own.make(&id, &limited(1 << 20)).unwrap();
+    own.make(&name(&id), &limited(1 << 20), None).unwrap();
     assert_eq!(
         fs::read_dir(volume_of_class(&class, &id)).unwrap().count(),
         0

@@ -185,6 +185,7 @@ fn prepare(
     Ok(Mounted::Directory {
         root: place.path().to_owned(),
         durability: directory.durability.clone(),
+        cold: directory.cold.clone(),
         space: place.space()?,
     })
 }

@@ -9,7 +9,7 @@ use crate::{Record, VolumeId};
 const TOKEN: &str = "after:";
 
 /// One page of all records, and the token of the next one (empty at the end). 0 entries is all.
-pub(super) fn page<R: Record>(
+pub(crate) fn page<R: Record>(
     mut all: Vec<R>,
     most: i32,
     token: &str,
