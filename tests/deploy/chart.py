@@ -8,7 +8,7 @@ import helm_python
 import yaml
 
 import schemas
-from common import CHART, EVERYTHING, KUBERNETES, LITTLE, Problems, identity, merged, pod_of, render, run
+from common import CHART, EVERYTHING, KUBERNETES, LITTLE, Problems, identity, merged, objects, pod_of, render, run
 
 SETS = {"default values": {}, "everything": EVERYTHING, "little": LITTLE,
         "single-node": yaml.safe_load((CHART.parent / "single-node.yaml").read_text())}
@@ -30,6 +30,17 @@ def valid(problems: Problems) -> None:
         problems.check(len(names) == len(set(names)), f"{name}: two objects have one name")
         problems.check(len(found) > 15, f"{name}: only {len(found)} objects")
         schemas.check(name, found, problems)
+
+
+def volumes_by_hand(problems: Problems) -> None:
+    """What the procedure for one node gives to the chart's claims."""
+    found = objects((CHART.parent / "single-node-volumes.yaml").read_text())
+    schemas.check("volumes by hand", found, problems)
+    values = yaml.safe_load((CHART.parent / "single-node.yaml").read_text())
+    asked = {one["metadata"]["name"]: one["spec"]["resources"]["requests"]["storage"]
+             for one in render(values) if one["kind"] == "PersistentVolumeClaim"}
+    held = {one["metadata"]["name"]: one["spec"]["capacity"]["storage"] for one in found if one["kind"] == "PersistentVolume"}
+    problems.check(asked == held, f"volumes by hand are {held}, the claims {asked}")
 
 
 def the_judge_judges(problems: Problems) -> None:
@@ -98,6 +109,6 @@ def startup_taint(problems: Problems) -> None:
 
 
 problems = Problems()
-for judged in (lint, valid, the_judge_judges, live_upgrade, certificates_agree, names_follow, startup_taint):
+for judged in (lint, valid, volumes_by_hand, the_judge_judges, live_upgrade, certificates_agree, names_follow, startup_taint):
     judged(problems)
 problems.end(f"chart, {len(SETS)} sets of values, Kubernetes {', '.join(KUBERNETES)}")

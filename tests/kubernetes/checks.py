@@ -209,7 +209,7 @@ def directories(cluster: Cluster, store: Store) -> None:
     cluster.patch(place, {"spec": {"resources": {"requests": {"storage": "2Gi"}}}})
     grown = lambda claim: claim["status"].get("capacity", {}).get("storage") == "2Gi"  # noqa: E731
     cluster.until("a larger claim of a directory holds", place, grown, 2 * PATIENCE)
-    cluster.kubectl("-n", TEAM, "delete", "pod/writer", "pod/answerer", "pvc/shared", f"--timeout={PATIENCE}s")
+    cluster.kubectl("-n", TEAM, "delete", "pod/writer", "pod/answerer", "pvc/work", f"--timeout={PATIENCE}s")
     wait_for("the directory stays", lambda: not any(Path(VOLUMES, "checkpoints").rglob("b")))
     cluster.passed("a directory goes with its claim")
 

@@ -2,6 +2,7 @@
 """Terrace on a real cluster of one node: kubelet, scheduler, controllers, containers, the chart, and pods.
 
     tests/kubernetes/cluster.py --binary PATH/terrace [--sources DIRECTORY]
+    tests/kubernetes/cluster.py --image terrace.tar
 
 Outside of `make test`, and as root: everything runs in namespaces of its own (`machine.py`) and is gone at the end,
 also after a failure. What is compiled, once, is kept in $TERRACE_TOOLS (half an hour of one processor); the sources
@@ -53,7 +54,9 @@ def digest(days: int) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--binary", required=True, help="the terrace to test")
+    tested = parser.add_mutually_exclusive_group(required=True)
+    tested.add_argument("--binary", type=Path, help="the terrace to test")
+    tested.add_argument("--image", type=Path, help=f"or an image made of deploy/Dockerfile: docker-archive of {IMAGE}:0.1.0")
     parser.add_argument("--sources", type=Path, help="where the checkouts of two sidecars are")
     parser.add_argument("--inside", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--group", help=argparse.SUPPRESS)
@@ -82,8 +85,8 @@ def main() -> int:
     for key, image in sidecars.named().items():
         sidecars.program(key, image, args.sources)
     base = built_tool("workload", [HERE / "images.py"], images.workload)
-    words = ["--binary", str(Path(args.binary).resolve()), "--base", str(base)]
-    return machine.isolated(Path(__file__).resolve(), words)
+    words = ["--image", str(args.image.resolve())] if args.image else ["--binary", str(args.binary.resolve())]
+    return machine.isolated(Path(__file__).resolve(), [*words, "--base", str(base)])
 
 
 def inside(args: argparse.Namespace) -> int:
@@ -95,7 +98,10 @@ def inside(args: argparse.Namespace) -> int:
     archives = args.inside / "images"
     archives.mkdir()
     made = [archives / "terrace.tar", *sidecars.images(archives, None)]
-    images.ours(made[0], archives, Path(args.binary), f"{IMAGE}:0.1.0")
+    if args.image:
+        shutil.copy(args.image, made[0])
+    else:
+        images.ours(made[0], archives, args.binary, f"{IMAGE}:0.1.0")
     cluster = machine.Cluster(args.inside, args.group)
     try:
         cluster.enter()

@@ -8,7 +8,7 @@ DIGEST = "cd {0} && find . -type f -name '*.csv' | sort | xargs cat | sha256sum 
 READER = f"""want=$({DIGEST.format('/data')}); reads=0; bad=0
 while [ ! -e /tmp/stop ]; do
   got=$({DIGEST.format('/data')}); reads=$((reads + 1)); [ "$got" = "$want" ] || bad=$((bad + 1))
-  echo $reads > /tmp/reads
+  echo $reads > /tmp/reads.new && mv /tmp/reads.new /tmp/reads
 done
 echo "$want $reads $bad"
 """
