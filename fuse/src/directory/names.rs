@@ -225,7 +225,7 @@ impl DirectoryFs {
         }
         let (name, new_name) = (component(name)?, component(new_name)?);
         let (from, to) = (self.at(parent)?, self.at(new_parent)?);
-        let source = self.find(from.fd(), &name);
+        let source = self.find_number(from.fd(), &name);
         let free = self.absent.take(new_parent, new_name.to_bytes()) && !Intents::is_resent(unique);
         let target = match free {
             true => None,
@@ -238,10 +238,10 @@ impl DirectoryFs {
             let there = target.as_ref().is_some_and(|found| found.id == *moved);
             let left = match &source {
                 Err(_) => !flags.contains(RenameFlags::RENAME_EXCHANGE),
-                Ok(found) if flags.contains(RenameFlags::RENAME_EXCHANGE) => {
-                    Some(&found.id) == replaced.as_ref()
+                Ok((id, _)) if flags.contains(RenameFlags::RENAME_EXCHANGE) => {
+                    Some(id) == replaced.as_ref()
                 }
-                Ok(found) => found.id != *moved,
+                Ok((id, _)) => id != moved,
             };
             if there && left && replaced.as_ref() != Some(moved) {
                 self.recognise();
@@ -251,13 +251,13 @@ impl DirectoryFs {
                 return Ok(self.intents.record(unique, evidence));
             }
         }
-        let source = source?;
+        let (source, number) = source?;
         let replaced = target.as_ref().map(|found| found.id.clone());
-        let same = replaced.as_ref() == Some(&source.id);
+        let same = replaced.as_ref() == Some(&source);
         if let Some(target) = &target {
             self.unlinks(self.number(target.stat.st_ino))?;
         }
-        let evidence = Evidence::Rename(source.id.clone(), replaced);
+        let evidence = Evidence::Rename(source, replaced);
         let intent = self.intents.record(unique, &evidence);
         let replaces = !same && !flags.contains(RenameFlags::RENAME_EXCHANGE);
         if let Some(target) = target.as_ref().filter(|_| replaces) {
@@ -271,7 +271,7 @@ impl DirectoryFs {
             flags,
         )?;
         self.young.has(new_parent, new_name.to_bytes());
-        self.moved(source.stat.st_ino, new_parent, &new_name);
+        self.moved(number, new_parent, &new_name);
         if let Some(target) = target
             && !same
         {

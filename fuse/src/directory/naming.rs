@@ -164,6 +164,24 @@ impl DirectoryFs {
         }
     }
 
+    /// The identity and the number below of what has a name: as [`DirectoryFs::find`], but where these two are
+    /// all that is known of a file the server is not asked for times that a write has changed.
+    pub(super) fn find_number(
+        &self,
+        dir: BorrowedFd<'_>,
+        name: &CStr,
+    ) -> Result<(FileId, u64), Errno> {
+        if !self.naming.is_by_place() {
+            return self
+                .find(dir, name)
+                .map(|found| (found.id, found.stat.st_ino));
+        }
+        let fd = sys::open_child(dir, name, NAMED, 0)?;
+        let known = sys::stat_by(fd.as_fd(), libc::AT_STATX_DONT_SYNC)?;
+        let id = FileId::numbered(known.stx_ino, u32::from(known.stx_mode));
+        Ok((id, known.stx_ino))
+    }
+
     fn find_once(&self, dir: BorrowedFd<'_>, name: &CStr) -> Result<Found, Errno> {
         let fd = sys::open_child(dir, name, NAMED, 0)?;
         let stat = fstat(&fd).map_err(|error| match error {

@@ -35,8 +35,13 @@ pub(super) struct FileId {
 impl FileId {
     /// A file by its number and type, where handles do not last.
     pub(super) fn of_number(stat: &FileStat) -> Self {
-        let kind = stat.st_mode & libc::S_IFMT;
-        let bytes = [&stat.st_ino.to_le_bytes()[..], &kind.to_le_bytes()].concat();
+        Self::numbered(stat.st_ino, stat.st_mode)
+    }
+
+    /// The same, of a number and a mode.
+    pub(super) fn numbered(number: u64, mode: u32) -> Self {
+        let kind = mode & libc::S_IFMT;
+        let bytes = [&number.to_le_bytes()[..], &kind.to_le_bytes()].concat();
         Self {
             kind: NUMBERED,
             bytes: bytes.into(),
@@ -174,6 +179,24 @@ fn set_direct(fd: BorrowedFd<'_>, direct: bool) -> Result<(), Errno> {
 pub(super) fn is_named_only(fd: BorrowedFd<'_>) -> bool {
     let flags = nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_GETFL);
     flags.is_ok_and(|flags| flags & libc::O_PATH != 0)
+}
+
+/// statx(2) of a descriptor; `whom`: AT_STATX_FORCE_SYNC (the file system's server) or AT_STATX_DONT_SYNC (what
+/// its client remembers).
+pub(super) fn stat_by(fd: BorrowedFd<'_>, whom: i32) -> Result<libc::statx, Errno> {
+    // SAFETY: a zeroed statx is a whole valid one.
+    let mut found: libc::statx = unsafe { std::mem::zeroed() };
+    // SAFETY: a descriptor, an empty terminated path and a structure that outlives the call.
+    let failed = unsafe {
+        libc::statx(
+            fd.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH | whom,
+            libc::STATX_BASIC_STATS,
+            &raw mut found,
+        )
+    };
+    Errno::result(failed).map(|_| found)
 }
 
 /// chmod(2) of an `O_PATH` descriptor.

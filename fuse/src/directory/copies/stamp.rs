@@ -7,12 +7,14 @@
 //! again until both agree ([`ASKED`]). Two changes within one tick of the server's clock have one stamp, so a stamp is
 //! trusted for a copy only after it stood still for longer than a tick (`fill.rs`).
 
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::sys::stat::FileStat;
 use terrace_cache::identity::{ObjectId, Token, Version};
+
+use crate::directory::sys;
 
 /// See the module text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -55,19 +57,7 @@ impl Stamp {
     }
 
     fn asked(fd: BorrowedFd<'_>, whom: i32) -> Result<(Self, u32), Errno> {
-        // SAFETY: a zeroed statx is a whole valid one.
-        let mut found: libc::statx = unsafe { std::mem::zeroed() };
-        // SAFETY: a descriptor, an empty terminated path and a structure that outlives the call.
-        let failed = unsafe {
-            libc::statx(
-                fd.as_raw_fd(),
-                c"".as_ptr(),
-                libc::AT_EMPTY_PATH | whom,
-                libc::STATX_BASIC_STATS,
-                &raw mut found,
-            )
-        };
-        Errno::result(failed)?;
+        let found = sys::stat_by(fd, whom)?;
         let time = |at: libc::statx_timestamp| nanoseconds(at.tv_sec, i64::from(at.tv_nsec));
         let stamp = Self {
             number: found.stx_ino,
