@@ -78,6 +78,11 @@ fn refuses_what_it_does_not_know() {
         [("dataset", "a.b"), ("durability", "local")],
         [("model", "a/b"), ("durability", "shared")],
         [("directory", "home/a"), ("durability", "cold")],
+        [("directory", "home/a"), ("cold", "bucket")],
+        [("directory", "home/a"), ("cold", "s3://a b/c")],
+        [("directory", "home/a"), ("tierPolicy", "older_than: 1d")],
+        [("dataset", "a.b"), ("cold", "s3://bucket/x")],
+        [("scratch", "true"), ("tierPolicy", "older_than: 1d")],
         [
             ("directory", "home/a"),
             ("durability", "fsync=local;x/**:close=cold"),
