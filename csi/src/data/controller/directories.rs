@@ -10,7 +10,7 @@
 //! that is Making when the driver starts was never answered, and what it names goes. The place of a volume
 //! is found again from the record's parameters each time and never read from what a request says.
 //!
-//! Lock order: the volume's name ([`Locks`]), for a whole operation; nothing below it.
+//! Lock order: the volume's name ([`crate::locks`]), for a whole operation; nothing below it.
 
 use std::sync::Arc;
 
