@@ -134,6 +134,8 @@ fn what_is_not_staged_is_written_through() {
     second.write_all(b"new").unwrap();
     assert_eq!(fs::read(staged.below("old")).unwrap(), b"new");
     drop((file, second));
+    // The kernel tells of a close after close(2) has returned.
+    wait_for("the closes", || staged.volume.status()["handles"] == 0);
     // Nobody has it open: truncated by its open, it is staged, and others see the version before.
     let mut third = File::create(&path).unwrap();
     assert_eq!(fs::metadata(&path).unwrap().len(), 0);
