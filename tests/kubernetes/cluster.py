@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Terrace on a real cluster of one node: kubelet, scheduler, controllers, containers, the chart, and pods.
 
-    tests/kubernetes/cluster.py --binary PATH/terrace [--sources DIRECTORY]
+    tests/kubernetes/cluster.py --binary PATH/terrace [--programs DIRECTORY]
     tests/kubernetes/cluster.py --image terrace.tar
 
 Outside of `make test`, and as root: everything runs in namespaces of its own (`machine.py`) and is gone at the end,
-also after a failure. What is compiled, once, is kept in $TERRACE_TOOLS (half an hour of one processor); the sources
-of two sidecars come from checkouts (`sidecars.py`). Needs Go, etcd, containerd, runc, the CNI plugins, iptables and
+also after a failure. What is compiled, once, is kept in $TERRACE_TOOLS (half an hour of one processor); two of the
+sidecars are programs of the caller's (`sidecars.py`). Needs Go, etcd, containerd, runc, the CNI plugins, iptables and
 kubectl (Debian: etcd-server containerd runc containernetworking-plugins iptables). The steps are those of
 docs/INSTALL.md, "One node, step by step". Ends with 0, or with 1 and the check that failed.
 """
@@ -57,7 +57,7 @@ def main() -> int:
     tested = parser.add_mutually_exclusive_group(required=True)
     tested.add_argument("--binary", type=Path, help="the terrace to test")
     tested.add_argument("--image", type=Path, help=f"or an image made of deploy/Dockerfile: docker-archive of {IMAGE}:0.1.0")
-    parser.add_argument("--sources", type=Path, help="where the checkouts of two sidecars are")
+    parser.add_argument("--programs", type=Path, help="where the programs of two sidecars are")
     parser.add_argument("--inside", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--group", help=argparse.SUPPRESS)
     parser.add_argument("--base", type=Path, help=argparse.SUPPRESS)
@@ -83,7 +83,7 @@ def main() -> int:
     import images
     import sidecars
     for key, image in sidecars.named().items():
-        sidecars.program(key, image, args.sources)
+        sidecars.program(key, image, args.programs)
     base = built_tool("workload", [HERE / "images.py"], images.workload)
     words = ["--image", str(args.image.resolve())] if args.image else ["--binary", str(args.binary.resolve())]
     return machine.isolated(Path(__file__).resolve(), [*words, "--base", str(base)])
