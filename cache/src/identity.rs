@@ -8,16 +8,48 @@
 //! `b"terrace-object-1"`, store, key, token kind byte, token fields, then size as `u64` LE; for
 //! kinds `Hdfs` and `File` also mtime as `i64` LE (their token alone does not change on rewrite).
 
+mod name;
 mod text;
 
+use std::collections::HashMap;
 use std::fmt;
+use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::Arc;
 
-use sha2::{Digest as _, Sha256};
+pub use self::name::{Namer, TokenRef};
 
 /// SHA-256 of an object's identity (not of its bytes): its name in every tier.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Digest(pub [u8; 32]);
+
+/// A map by digest, without hashing what is a hash already.
+pub type DigestMap<V> = HashMap<Digest, V, BuildHasherDefault<DigestHasher>>;
+
+/// Takes the word that a [`Digest`] gives as it is. For keys that are digests only.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DigestHasher(u64);
+
+impl Hasher for DigestHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, word: u64) {
+        self.0 = word;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+impl Hash for Digest {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.word());
+    }
+}
 
 /// What the store says distinguishes this version from every other one at the same key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -101,34 +133,13 @@ impl DatasetKey {
 impl ObjectId {
     /// Name of this object in every tier. See the module text for the input.
     pub fn digest(&self) -> Digest {
-        let mut hash = Sha256::new();
-        let mut field = |bytes: &[u8]| {
-            hash.update((bytes.len() as u32).to_le_bytes());
-            hash.update(bytes);
-        };
-        field(b"terrace-object-1");
-        field(self.store.as_bytes());
-        field(self.key.as_bytes());
-        match &self.version.token {
-            Token::ETag { etag, version_id } => {
-                field(&[1]);
-                field(etag.as_bytes());
-                field(version_id.as_deref().unwrap_or("").as_bytes());
-            }
-            Token::Hdfs { file_id } => {
-                field(&[2]);
-                field(&file_id.to_le_bytes());
-                field(&self.version.mtime_ns.to_le_bytes());
-            }
-            Token::File { device, inode } => {
-                field(&[3]);
-                field(&device.to_le_bytes());
-                field(&inode.to_le_bytes());
-                field(&self.version.mtime_ns.to_le_bytes());
-            }
-        }
-        field(&self.version.size.to_le_bytes());
-        Digest(hash.finalize().into())
+        let Version {
+            token,
+            size,
+            mtime_ns,
+        } = &self.version;
+        let key = self.key.as_bytes();
+        Namer::new(&self.store).digest(key, b"", &token.as_ref(), *size, *mtime_ns)
     }
 
     /// Length in bytes.
@@ -138,6 +149,12 @@ impl ObjectId {
 }
 
 impl Digest {
+    /// Eight of its bytes, as uniformly distributed as all of them.
+    pub(crate) fn word(&self) -> u64 {
+        let prefix = self.0.first_chunk::<8>().expect("a digest has 32 bytes");
+        u64::from_le_bytes(*prefix)
+    }
+
     /// Lower-case hexadecimal, 64 characters.
     pub fn hex(&self) -> String {
         let mut text = String::with_capacity(2 * self.0.len());
@@ -148,11 +165,17 @@ impl Digest {
 
 /// Appends bytes as lower-case hexadecimal.
 pub fn push_hex(text: &mut String, bytes: &[u8]) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
     for byte in bytes {
-        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
-        text.push(char::from(DIGITS[usize::from(byte & 15)]));
+        let [high, low] = hex_digits(*byte);
+        text.push(char::from(high));
+        text.push(char::from(low));
     }
+}
+
+/// A byte as two lower-case hexadecimal digits.
+pub(crate) fn hex_digits(byte: u8) -> [u8; 2] {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    [byte >> 4, byte & 15].map(|digit| DIGITS[usize::from(digit)])
 }
 
 impl fmt::Display for Digest {

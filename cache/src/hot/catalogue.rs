@@ -11,7 +11,7 @@ use super::data::DataFile;
 use super::object::HotObject;
 use super::record::Pins;
 use super::table::{Entry, Table};
-use crate::identity::Digest;
+use crate::identity::{Digest, DigestMap};
 
 /// See the module text.
 #[derive(Debug)]
@@ -19,7 +19,7 @@ pub(super) struct Catalogue {
     pub(super) table: Table,
     /// Sum of the charges of all entries.
     pub(super) resident: u64,
-    pub(super) pins: HashMap<Digest, Pins>,
+    pub(super) pins: DigestMap<Pins>,
     /// Filled objects that wait for the group sync.
     pub(super) pending: HashMap<Digest, Arc<HotObject>>,
     /// Partial objects that changed since their last checkpoint.
@@ -28,7 +28,7 @@ pub(super) struct Catalogue {
     pub(super) busy: HashSet<Digest>,
     /// Objects whose files are being unlinked: a new file has to wait.
     pub(super) leaving: HashSet<Digest>,
-    live: HashMap<Digest, Live>,
+    live: DigestMap<Live>,
     purge_at: usize,
 }
 
@@ -49,7 +49,7 @@ pub(super) struct Removed {
 }
 
 impl Catalogue {
-    pub(super) fn new(table: Table, pins: HashMap<Digest, Pins>) -> Self {
+    pub(super) fn new(table: Table, pins: DigestMap<Pins>) -> Self {
         Self {
             resident: table.entries().iter().map(Entry::charged).sum(),
             table,
@@ -58,7 +58,7 @@ impl Catalogue {
             dirty: HashMap::new(),
             busy: HashSet::new(),
             leaving: HashSet::new(),
-            live: HashMap::new(),
+            live: DigestMap::default(),
             purge_at: 1024,
         }
     }

@@ -15,9 +15,10 @@
 //! never reopened for writing.
 
 use std::collections::HashSet;
-use std::ffi::OsStr;
+use std::ffi::{CStr, OsStr};
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Read, Seek, Write};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -25,7 +26,7 @@ use std::sync::{Mutex, PoisonError};
 use nix::fcntl::{Flock, FlockArg};
 
 use super::error::{HotError, HotErrorKind};
-use crate::identity::{Digest, push_hex};
+use crate::identity::{Digest, hex_digits};
 
 const FORMAT: &str = "terrace-hot 1\n";
 
@@ -79,7 +80,8 @@ impl Directory {
     }
 
     pub(super) fn data(&self, digest: &Digest, incarnation: u64) -> PathBuf {
-        self.shard(digest.0[0]).join(data_name(digest, incarnation))
+        self.shard(digest.0[0])
+            .join(DataName::new(digest, incarnation).as_os_str())
     }
 
     pub(super) fn sidecar(&self, digest: &Digest, incarnation: u64) -> PathBuf {
@@ -105,12 +107,31 @@ impl Directory {
 /// Length of the name of a data file; that of a sidecar is longer.
 pub(super) const DATA_NAME: usize = 64 + 1 + 16;
 
-/// Name of a data file in its directory.
-pub(super) fn data_name(digest: &Digest, incarnation: u64) -> String {
-    let mut name = digest.hex();
-    name.push('.');
-    push_hex(&mut name, &incarnation.to_be_bytes());
-    name
+/// Name of a data file in its directory, as the kernel takes it.
+pub(super) struct DataName([u8; DATA_NAME + 1]);
+
+impl DataName {
+    pub(super) fn new(digest: &Digest, incarnation: u64) -> Self {
+        let mut name = [0; DATA_NAME + 1];
+        let (head, tail) = name.split_at_mut(64);
+        tail[0] = b'.';
+        let pairs = head
+            .chunks_exact_mut(2)
+            .chain(tail[1..].chunks_exact_mut(2));
+        let bytes = digest.0.into_iter().chain(incarnation.to_be_bytes());
+        for (pair, byte) in pairs.zip(bytes) {
+            pair.copy_from_slice(&hex_digits(byte));
+        }
+        Self(name)
+    }
+
+    pub(super) fn as_c_str(&self) -> &CStr {
+        CStr::from_bytes_with_nul(&self.0).expect("digits, a dot, and one zero at the end")
+    }
+
+    fn as_os_str(&self) -> &OsStr {
+        OsStr::from_bytes(&self.0[..DATA_NAME])
+    }
 }
 
 /// Unlinks `path`; missing is fine.

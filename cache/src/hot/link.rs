@@ -22,7 +22,6 @@ mod find;
 mod mend;
 mod note;
 
-use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
@@ -39,12 +38,13 @@ use super::error::HotError;
 use super::index::Change;
 use super::shared::Shared;
 use super::tier::HotTier;
-use crate::identity::Digest;
+use crate::identity::{Digest, DigestMap};
 
-const SHARDS: usize = 16;
+/// Many, because a shard is locked while its changes are written.
+const SHARDS: usize = 256;
 
 /// Changes a shard collects before it writes them.
-const BATCH: usize = 2048;
+const BATCH: usize = 512;
 
 /// Attributes that the linked file shall have. All links of one object share them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,12 +89,18 @@ pub struct Linker {
 }
 
 /// Objects whose links changed, and with them their owners, which the index does not have yet.
-type Changed = HashMap<Digest, Sight>;
+type Changed = DigestMap<Sight>;
 
 /// Changes of links, by object: what all [`Linker`]s of a tier share. Pins are written under these
 /// locks, too, so that the last write of them is the last change.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Links([Mutex<Changed>; SHARDS]);
+
+impl Default for Links {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Mutex::default()))
+    }
+}
 
 impl Links {
     fn shard(&self, digest: &Digest) -> MutexGuard<'_, Changed> {
@@ -214,9 +220,9 @@ impl Linker {
         }
         let (incarnation, stat) = (seen.incarnation, trusted);
         let made = stat.map_or(Ok(()), |stat| {
-            self.files
-                .set(digest, incarnation, &stat, &link.attributes)?;
-            self.files.link(digest, incarnation, directory, link.name)
+            let file = self.files.file(digest, incarnation)?;
+            file.set(&stat, &link.attributes)?;
+            file.link(directory, link.name)
         });
         // Also after a failure: the attributes may have changed.
         self.settle(&mut changed, digest, seen, true)?;

@@ -19,7 +19,7 @@ use super::shared::{Parts, Shared};
 use super::stats::add;
 use super::sys::now_seconds;
 use super::table::{Entry, Table};
-use crate::identity::{DatasetKey, Digest};
+use crate::identity::{DatasetKey, Digest, DigestMap};
 use crate::policy::{Policy, Resident};
 
 /// Most objects that room is made for before the first record is read.
@@ -161,7 +161,7 @@ fn read_index(index: &Index, trust: &Trust) -> Result<Found, HotError> {
 }
 
 /// The table, while the policy learns what is there.
-fn build(found: Found, pins: HashMap<Digest, Pins>, policy: &mut dyn Policy) -> Catalogue {
+fn build(found: Found, pins: DigestMap<Pins>, policy: &mut dyn Policy) -> Catalogue {
     let Found {
         entries,
         datasets,

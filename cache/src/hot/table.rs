@@ -181,8 +181,7 @@ impl Table {
 }
 
 fn home(slots: &[u32], digest: &Digest) -> usize {
-    let prefix = digest.0.first_chunk::<8>().expect("a digest has 32 bytes");
-    u64::from_le_bytes(*prefix) as usize & (slots.len() - 1)
+    digest.word() as usize & (slots.len() - 1)
 }
 
 fn find(entries: &[Entry], slots: &[u32], digest: &Digest) -> Result<usize, usize> {

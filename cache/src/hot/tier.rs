@@ -163,6 +163,18 @@ impl HotTier {
         })
     }
 
+    /// Of each, whether all of it is there, from memory alone.
+    pub fn are_complete<'a>(&self, digests: impl IntoIterator<Item = &'a Digest>) -> Vec<bool> {
+        let catalogue = self.shared.catalogue();
+        let complete = |digest| {
+            catalogue
+                .table
+                .get(digest)
+                .is_some_and(|entry| entry.complete)
+        };
+        digests.into_iter().map(complete).collect()
+    }
+
     /// Exempts objects from eviction, or no longer. Durable when this returns, with one write for all
     /// of them; also for objects not resident yet. Dropping the future does not stop the write.
     pub async fn pin_all(&self, digests: Vec<Digest>, pinned: bool) -> Result<(), HotError> {

@@ -13,7 +13,7 @@ use nix::unistd::{Gid, Uid, fchownat, linkat};
 
 use super::LinkAttributes;
 use crate::hot::data::{Fingerprint, nanoseconds};
-use crate::hot::directory::{self, Directory};
+use crate::hot::directory::{DataName, Directory};
 use crate::identity::Digest;
 
 /// The directories of data files, each opened when it is first needed.
@@ -21,6 +21,12 @@ use crate::identity::Digest;
 pub(super) struct HotFiles {
     paths: Vec<PathBuf>,
     open: Vec<OnceLock<File>>,
+}
+
+/// A data file by its directory and name.
+pub(super) struct HotFile<'a> {
+    shard: BorrowedFd<'a>,
+    name: DataName,
 }
 
 impl HotFiles {
@@ -31,51 +37,49 @@ impl HotFiles {
         }
     }
 
+    /// The data file of an incarnation, whether it exists or not.
+    pub(super) fn file(&self, digest: &Digest, incarnation: u64) -> nix::Result<HotFile<'_>> {
+        Ok(HotFile {
+            shard: self.shard(digest)?,
+            name: DataName::new(digest, incarnation),
+        })
+    }
+
     /// Attributes of a data file.
     pub(super) fn stat(&self, digest: &Digest, incarnation: u64) -> nix::Result<FileStat> {
-        let name = directory::data_name(digest, incarnation);
+        let file = self.file(digest, incarnation)?;
         fstatat(
-            self.shard(digest)?,
-            name.as_str(),
+            file.shard,
+            file.name.as_c_str(),
             AtFlags::AT_SYMLINK_NOFOLLOW,
         )
     }
 
-    /// Gives a data file another name.
-    pub(super) fn link(
-        &self,
-        digest: &Digest,
-        incarnation: u64,
-        parent: BorrowedFd<'_>,
-        name: &OsStr,
-    ) -> nix::Result<()> {
-        let from = directory::data_name(digest, incarnation);
+    fn shard(&self, digest: &Digest) -> nix::Result<BorrowedFd<'_>> {
+        let at = usize::from(digest.0[0]);
+        if let Some(open) = self.open[at].get() {
+            return Ok(open.as_fd());
+        }
+        let opened = open(&self.paths[at])?;
+        Ok(self.open[at].get_or_init(|| opened).as_fd())
+    }
+}
+
+impl HotFile<'_> {
+    /// Gives it another name.
+    pub(super) fn link(&self, parent: BorrowedFd<'_>, name: &OsStr) -> nix::Result<()> {
         linkat(
-            self.shard(digest)?,
-            from.as_str(),
+            self.shard,
+            self.name.as_c_str(),
             parent,
             name,
             AtFlags::empty(),
         )
     }
 
-    /// Gives a data file `wanted`. Changes only what differs from `before`; each change costs a
-    /// journal entry.
-    pub(super) fn set(
-        &self,
-        digest: &Digest,
-        incarnation: u64,
-        before: &FileStat,
-        wanted: &LinkAttributes,
-    ) -> nix::Result<()> {
-        if has(before, wanted) {
-            return Ok(());
-        }
-        let (shard, name) = (
-            self.shard(digest)?,
-            directory::data_name(digest, incarnation),
-        );
-        let name = name.as_str();
+    /// Gives it `wanted`. Changes only what differs from `before`; each change costs a journal entry.
+    pub(super) fn set(&self, before: &FileStat, wanted: &LinkAttributes) -> nix::Result<()> {
+        let (shard, name) = (self.shard, self.name.as_c_str());
         if (before.st_uid, before.st_gid) != wanted.owner {
             let (uid, gid) = (Uid::from_raw(wanted.owner.0), Gid::from_raw(wanted.owner.1));
             fchownat(
@@ -99,15 +103,6 @@ impl HotFiles {
             utimensat(shard, name, &TimeSpec::UTIME_OMIT, &mtime, flag)?;
         }
         Ok(())
-    }
-
-    fn shard(&self, digest: &Digest) -> nix::Result<BorrowedFd<'_>> {
-        let at = usize::from(digest.0[0]);
-        if let Some(open) = self.open[at].get() {
-            return Ok(open.as_fd());
-        }
-        let opened = open(&self.paths[at])?;
-        Ok(self.open[at].get_or_init(|| opened).as_fd())
     }
 }
 
