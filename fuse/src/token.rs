@@ -14,10 +14,9 @@
 //! target in a snapshot is its plain bytes; its length is in the row.
 
 use std::fmt::Write as _;
-use std::sync::Arc;
 
 use terrace_cache::Token;
-use terrace_cache::identity::push_hex;
+use terrace_cache::identity::{TokenRef, push_hex};
 
 /// Length that says "no version id".
 const NONE: u16 = u16::MAX;
@@ -74,33 +73,40 @@ pub(crate) fn pad(out: &mut Vec<u8>) {
 /// Decodes the record at the start of `bytes`: the token and the record's padded length. `None` for
 /// an unknown kind or a record that does not end inside `bytes`.
 pub(crate) fn decode(bytes: &[u8]) -> Option<(Token, usize)> {
+    let mut text = String::new();
+    let (token, used) = borrow(bytes, &mut text)?;
+    Some((token.to_token(), used))
+}
+
+/// The same without owning it; `text` is room for an ETag that the record does not have as text.
+pub(crate) fn borrow<'a>(bytes: &'a [u8], text: &'a mut String) -> Option<(TokenRef<'a>, usize)> {
     let mut rest = Rest(bytes);
     let token = match rest.array::<1>()?[0] {
         kind @ (1 | 2) => {
-            let mut etag = String::with_capacity(48);
-            etag.push('"');
+            text.clear();
+            text.push('"');
             // Once for each file of a tree: formatting would take as long as looking the object up.
-            push_hex(&mut etag, &rest.array::<16>()?);
+            push_hex(text, &rest.array::<16>()?);
             if kind == 2 {
-                write!(etag, "-{}", u32::from_le_bytes(rest.array()?)).ok()?;
+                write!(text, "-{}", u32::from_le_bytes(rest.array()?)).ok()?;
             }
-            etag.push('"');
-            Token::ETag {
-                etag: etag.into(),
+            text.push('"');
+            TokenRef::ETag {
+                etag: text,
                 version_id: None,
             }
         }
         3 => {
             let etag = rest.text()??;
-            Token::ETag {
+            TokenRef::ETag {
                 etag,
                 version_id: rest.text()?,
             }
         }
-        4 => Token::Hdfs {
+        4 => TokenRef::Hdfs {
             file_id: u64::from_le_bytes(rest.array()?),
         },
-        5 => Token::File {
+        5 => TokenRef::File {
             device: u64::from_le_bytes(rest.array()?),
             inode: u64::from_le_bytes(rest.array()?),
         },
@@ -133,7 +139,7 @@ pub(crate) const RECORD_MAX: u64 = 1 + 2 * (2 + NONE as u64) + 3;
 /// The part of a record not decoded yet.
 struct Rest<'a>(&'a [u8]);
 
-impl Rest<'_> {
+impl<'a> Rest<'a> {
     fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (array, rest) = self.0.split_first_chunk()?;
         self.0 = rest;
@@ -141,14 +147,14 @@ impl Rest<'_> {
     }
 
     /// A text with its length before it; `Some(None)` when the length says "none".
-    fn text(&mut self) -> Option<Option<Arc<str>>> {
+    fn text(&mut self) -> Option<Option<&'a str>> {
         let len = u16::from_le_bytes(self.array()?);
         if len == NONE {
             return Some(None);
         }
         let (text, rest) = self.0.split_at_checked(len.into())?;
         self.0 = rest;
-        std::str::from_utf8(text).ok().map(|text| Some(text.into()))
+        std::str::from_utf8(text).ok().map(Some)
     }
 }
 

@@ -12,11 +12,11 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use terrace_cache::Digest;
-use terrace_cache::hot::{HotTier, Residency};
+use terrace_cache::hot::HotTier;
 
 use super::MaterializeError;
 use crate::namespace::{FsError, Ino, Kind, Namespace as _};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Digests, Placed, Snapshot};
 
 /// Files of the first window: few, so that what cannot work fails before much is fetched.
 const FIRST: u64 = 64;
@@ -57,25 +57,24 @@ pub(super) struct Windows {
 impl Run {
     /// One entry.
     pub(super) fn of(snapshot: &Snapshot, ino: Ino) -> Result<Self, FsError> {
+        Ok(Self::begin(ino, Digests::new(snapshot).entry(ino)?))
+    }
+
+    fn begin(ino: Ino, placed: Placed) -> Self {
         let mut run = Self {
-            parent: snapshot.parent(ino)?,
+            parent: placed.parent,
             entries: ino.0..ino.0,
             objects: Vec::new(),
         };
-        run.push(snapshot, ino)?;
-        Ok(run)
+        run.push(ino, placed);
+        run
     }
 
-    /// Takes the next entry. Tells the object if it has one: the hot tier keeps no file for nothing.
-    fn push(&mut self, snapshot: &Snapshot, ino: Ino) -> Result<Option<Digest>, FsError> {
+    /// Takes the next entry.
+    fn push(&mut self, ino: Ino, placed: Placed) {
         self.entries.end = ino.0 + 1;
-        let attr = snapshot.attr(ino)?;
-        if attr.kind != Kind::File || attr.size == 0 {
-            return Ok(None);
-        }
-        let digest = snapshot.object(ino)?.digest();
-        self.objects.push((ino, digest));
-        Ok(Some(digest))
+        let object = placed.object.map(|digest| (ino, digest));
+        self.objects.extend(object);
     }
 
     fn takes(&self, parent: Ino) -> bool {
@@ -159,21 +158,19 @@ impl Plan {
     }
 
     fn part(snapshot: &Snapshot, hot: &HotTier, part: Range<u64>) -> Result<Self, FsError> {
-        let mut plan = Self::default();
+        let (mut plan, mut digests) = (Self::default(), Digests::new(snapshot));
         for ino in part.map(Ino) {
-            let parent = snapshot.parent(ino)?;
-            let object = match plan.runs.last_mut().filter(|run| run.takes(parent)) {
-                Some(run) => run.push(snapshot, ino)?,
-                None => {
-                    let run = Run::of(snapshot, ino)?;
-                    let object = run.objects.first().map(|(_, digest)| *digest);
-                    plan.runs.push(run);
-                    object
-                }
-            };
-            if object.is_some_and(|digest| hot.peek(&digest) != Some(Residency::Complete)) {
-                plan.cold.push(ino);
+            let placed = digests.entry(ino)?;
+            match plan.runs.last_mut().filter(|run| run.takes(placed.parent)) {
+                Some(run) => run.push(ino, placed),
+                None => plan.runs.push(Run::begin(ino, placed)),
             }
+        }
+        for run in &plan.runs {
+            let complete = hot.are_complete(run.objects.iter().map(|(_, digest)| digest));
+            let lacking = run.objects.iter().zip(complete);
+            let lacking = lacking.filter(|(_, complete)| !complete);
+            plan.cold.extend(lacking.map(|((ino, _), _)| *ino));
         }
         Ok(plan)
     }

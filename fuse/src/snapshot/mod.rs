@@ -10,6 +10,7 @@
 //! content of the file can cause a panic or an endless walk.
 
 mod build;
+mod digests;
 mod format;
 mod pages;
 mod walk;
@@ -24,9 +25,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use sha2::{Digest as _, Sha256};
+use terrace_cache::identity::TokenRef;
 use terrace_cache::{Digest, ObjectId, Version};
 
 pub use self::build::{BuildError, Builder, Entry, EntryKind, Surplus};
+pub use self::digests::{Digests, Placed};
 pub use self::format::HeaderError;
 pub use self::walk::{WalkError, Walked, from_store};
 pub use self::write::Built;
@@ -282,14 +285,20 @@ impl Snapshot {
     }
 
     fn version(&self, row: &Row) -> Result<Version, FsError> {
-        let record = self.pages.reference(row, token::RECORD_MAX)?;
-        let (token, _) = token::decode(record)
-            .ok_or(SnapshotError::Corrupt("a version token does not decode"))?;
+        let mut text = String::new();
         Ok(Version {
-            token,
+            token: self.token(row, &mut text)?.to_token(),
             size: row.size,
             mtime_ns: row.mtime_ns,
         })
+    }
+
+    /// The token of a file; `text` is room for it.
+    fn token<'a>(&'a self, row: &Row, text: &'a mut String) -> Result<TokenRef<'a>, FsError> {
+        let record = self.pages.reference(row, token::RECORD_MAX)?;
+        let (token, _) = token::borrow(record, text)
+            .ok_or(SnapshotError::Corrupt("a version token does not decode"))?;
+        Ok(token)
     }
 }
 
