@@ -28,6 +28,7 @@ mod build;
 mod journal;
 mod plan;
 mod remove;
+mod spread;
 mod sys;
 mod work;
 

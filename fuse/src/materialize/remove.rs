@@ -8,6 +8,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata};
 use std::io::{self, ErrorKind};
+use std::num::NonZeroUsize;
 use std::os::fd::AsFd as _;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::MetadataExt as _;
@@ -20,13 +21,19 @@ use terrace_cache::Digest;
 use terrace_cache::hot::{Found, HotTier, Linker};
 
 use super::journal::{Journal, Line, State};
+use super::spread::spread;
 use super::sys::{self, io_error};
 use super::{MaterializeError, MaterializeOptions, kept_snapshot};
-use crate::namespace::{Ino, Kind, Namespace as _};
-use crate::snapshot::Snapshot;
+use crate::namespace::Ino;
+use crate::snapshot::{Digests, Snapshot};
 
 /// Files whose objects are looked up at a time.
 const LOOK: usize = 64 * 1024;
+/// Files that a thread lets go at a time.
+const PIECE: usize = 1024;
+
+/// A file that may be a link, and what was found out about its object.
+type Looked = (Ino, Digest, Found);
 
 /// Removes the tree at `tree` and lets its objects go. Blocks on the disk.
 ///
@@ -104,37 +111,48 @@ struct Scrap {
 
 impl Scrap {
     fn run(&self) -> Result<(), MaterializeError> {
-        let mut open: (Option<Ino>, Option<File>) = (None, None);
-        let mut next = Ino::ROOT.0;
+        let threads = MaterializeOptions::default().threads;
+        let (mut next, mut names) = (Ino::ROOT.0, Digests::new(&self.snapshot));
         loop {
-            let links = self.look(&mut next)?;
+            let links = self.look(&mut next, &mut names, threads)?;
             if links.is_empty() {
                 return Ok(());
             }
-            for (ino, digest, found) in links {
-                let node = self.snapshot.node(ino)?;
-                if open.0 != Some(node.parent) {
-                    open = (Some(node.parent), self.directory(node.parent)?);
-                }
-                self.let_go(&digest, found, open.1.as_ref(), sys::name(&node.name))?;
-            }
+            let pieces: Vec<&[Looked]> = links.chunks(PIECE).collect();
+            spread(&pieces, threads, |links| self.let_go_all(links))?;
         }
     }
 
+    fn let_go_all(&self, links: &[Looked]) -> Result<(), MaterializeError> {
+        let mut open: (Option<Ino>, Option<File>) = (None, None);
+        for (ino, digest, found) in links {
+            let node = self.snapshot.node(*ino)?;
+            if open.0 != Some(node.parent) {
+                open = (Some(node.parent), self.directory(node.parent)?);
+            }
+            self.let_go(digest, *found, open.1.as_ref(), sys::name(&node.name))?;
+        }
+        Ok(())
+    }
+
     /// Looks up the objects of the next files that may be links; none when there are no more.
-    fn look(&self, next: &mut u64) -> Result<Vec<(Ino, Digest, Found)>, MaterializeError> {
+    fn look(
+        &self,
+        next: &mut u64,
+        names: &mut Digests<'_>,
+        threads: NonZeroUsize,
+    ) -> Result<Vec<Looked>, MaterializeError> {
         let (mut files, mut digests) = (Vec::new(), Vec::new());
         while *next <= self.snapshot.entries() && files.len() < LOOK {
             let ino = Ino(*next);
             *next += 1;
-            let attr = self.snapshot.attr(ino)?;
-            let is_link = attr.kind == Kind::File && attr.size > 0;
-            if is_link && self.copies.binary_search(&ino.0).is_err() {
+            let object = names.entry(ino)?.object;
+            let is_link = |_: &Digest| self.copies.binary_search(&ino.0).is_err();
+            if let Some(digest) = object.filter(is_link) {
                 files.push(ino);
-                digests.push(self.snapshot.object(ino)?.digest());
+                digests.push(digest);
             }
         }
-        let threads = MaterializeOptions::default().threads;
         let found = self.linker.find(&digests, threads)?;
         let looked = files.into_iter().zip(digests).zip(found);
         Ok(looked
@@ -165,13 +183,9 @@ impl Scrap {
         directory: Option<&File>,
         name: &OsStr,
     ) -> Result<(), MaterializeError> {
-        let links = directory.and_then(|directory| sys::links(directory.as_fd(), name));
+        let links = || directory.and_then(|directory| sys::links(directory.as_fd(), name));
         // Alone: a copy of a build that did not get to write its list.
-        let ours = if self.whole {
-            true
-        } else {
-            links.is_some_and(|links| links > 1)
-        };
+        let ours = self.whole || links().is_some_and(|links| links > 1);
         if !ours {
             return Ok(());
         }

@@ -7,7 +7,7 @@ use std::cell::OnceCell;
 use std::fs::File;
 use std::num::NonZeroUsize;
 use std::os::fd::AsFd as _;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use terrace_cache::hot::{Found, HotTier, Link, LinkAttributes, Linked, Linker};
@@ -15,6 +15,7 @@ use terrace_cache::{DatasetKey, Digest, ObjectId};
 
 use super::journal::Journal;
 use super::plan::Run;
+use super::spread::spread;
 use super::sys::{self, io_error};
 use super::{MaterializeError, Report};
 use crate::namespace::{Ino, Kind, Namespace as _};
@@ -123,39 +124,11 @@ impl Build {
             .iter()
             .map(|run| (run, rest.split_off(..run.objects.len()).unwrap_or(&[])))
             .collect();
-        let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
-        let work = || -> Result<Waiting, MaterializeError> {
-            let mut waiting = Vec::new();
-            while let Some((run, found)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                if stop.load(Ordering::Relaxed) {
-                    break;
-                }
-                let done = self.make_run(run, found, &mut waiting);
-                done.inspect_err(|_| stop.store(true, Ordering::Relaxed))?;
-            }
-            Ok(waiting)
-        };
-        std::thread::scope(|scope| {
-            let others = threads.get().min(runs.len()).saturating_sub(1);
-            let others: Vec<_> = (0..others).map(|_| scope.spawn(work)).collect();
-            let mut waiting = work();
-            for other in others {
-                let more = other.join().map_err(|_| MaterializeError::Thread).flatten();
-                waiting = waiting.and_then(|mut waiting| {
-                    waiting.extend(more?);
-                    Ok(waiting)
-                });
-            }
-            waiting
-        })
+        let waiting = spread(&jobs, threads, |(run, found)| self.make_run(run, found))?;
+        Ok(waiting.into_iter().flatten().collect())
     }
 
-    fn make_run(
-        &self,
-        run: &Run,
-        found: &[Found],
-        waiting: &mut Waiting,
-    ) -> Result<(), MaterializeError> {
+    fn make_run(&self, run: &Run, found: &[Found]) -> Result<Waiting, MaterializeError> {
         let directory = OnceCell::new();
         let open = || match directory.get() {
             Some(open) => Ok(open),
@@ -180,9 +153,9 @@ impl Build {
             }
         }
         if files.is_empty() {
-            return Ok(());
+            return Ok(Waiting::new());
         }
-        self.link_files(&files, open()?, waiting)
+        self.link_files(&files, open()?)
     }
 
     fn make_symlink(&self, node: &Node, directory: &File) -> Result<(), MaterializeError> {
@@ -200,8 +173,7 @@ impl Build {
         &self,
         files: &[(Node, Digest, Found)],
         directory: &File,
-        waiting: &mut Waiting,
-    ) -> Result<(), MaterializeError> {
+    ) -> Result<Waiting, MaterializeError> {
         let links = files.iter().map(|(node, digest, found)| {
             let link = Link {
                 digest: *digest,
@@ -216,6 +188,7 @@ impl Build {
         });
         let made = self.linker.link_all(directory.as_fd(), links);
         let made = made.map_err(|error| self.explain(files[0].0.ino, error))?;
+        let mut waiting = Waiting::new();
         for ((node, ..), how) in files.iter().zip(made) {
             match how {
                 Linked::Yes => {
@@ -232,7 +205,7 @@ impl Build {
                 how @ (Linked::Incomplete | Linked::Unverified) => waiting.push((node.ino, how)),
             }
         }
-        Ok(())
+        Ok(waiting)
     }
 
     /// A file of its own, for what cannot share an inode. `false`: its object has to come first.
