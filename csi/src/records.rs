@@ -21,6 +21,8 @@
 //! index, and several processes may have the directory open: readers take no lock, because a file
 //! never changes under its name; writers take `LOCK` for the time of one write.
 
+mod page;
+
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};

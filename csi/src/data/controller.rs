@@ -11,7 +11,6 @@
 
 mod create;
 mod directories;
-mod list;
 mod modify;
 mod snapshots;
 mod sweep;
@@ -42,7 +41,7 @@ use crate::wire::{
     ListVolumesResponse, ValidateVolumeCapabilitiesRequest, ValidateVolumeCapabilitiesResponse,
     Volume, controller_get_volume_response,
 };
-use crate::{RecordState, Records, SnapshotRecord, VolumeId, VolumeRecord, copies};
+use crate::{RecordState, Records, SnapshotRecord, VolumeId, VolumeRecord, copies, pages};
 
 /// Calls that are served.
 const OFFERED: [Offered; 6] = [
@@ -237,8 +236,9 @@ impl Service for Controller {
         &self,
         request: Request<ListVolumesRequest>,
     ) -> Result<Response<ListVolumesResponse>, Status> {
-        let page = list::volumes(self, &request.into_inner())?;
-        Ok(Response::new(page))
+        let (records, request) = (Arc::clone(&self.records), request.into_inner());
+        let page = directories::beside(move || pages::volumes(&records, &request, volume));
+        Ok(Response::new(page.await?))
     }
 
     async fn controller_get_volume(
@@ -336,8 +336,9 @@ impl Service for Controller {
         &self,
         request: Request<ListSnapshotsRequest>,
     ) -> Result<Response<ListSnapshotsResponse>, Status> {
-        let page = list::snapshots(self, &request.into_inner())?;
-        Ok(Response::new(page))
+        let (records, request) = (Arc::clone(&self.snapshots), request.into_inner());
+        let page = directories::beside(move || pages::snapshots(&records, &request));
+        Ok(Response::new(page.await?))
     }
 
     async fn get_snapshot(

@@ -5,15 +5,14 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 use super::create::{capabilities, caps, create, size, volume};
-use super::snapshots::{create_snapshot, list_snapshots, snapshot};
+use super::snapshots::{create_snapshot, snapshot};
 use super::{Local, Sweeper, known, ordered, required, signed};
 use crate::VolumeId;
-use crate::pages::page;
+use crate::pages;
 use crate::scratch::IoControl;
 use crate::wire::controller_server::Controller as Service;
 use crate::wire::controller_service_capability::rpc::Type as Offered;
 use crate::wire::controller_service_capability::{Rpc, Type};
-use crate::wire::list_volumes_response::{Entry, VolumeStatus};
 use crate::wire::validate_volume_capabilities_response::Confirmed;
 use crate::wire::*;
 
@@ -132,15 +131,8 @@ impl Service for Controller {
     ) -> Result<Response<ListVolumesResponse>, Status> {
         let request = request.into_inner();
         let listed = self.0.read(move |local| {
-            let all = local.scratch.volumes()?;
-            let (found, next_token) = page(all, request.max_entries, &request.starting_token)?;
-            let entry = |record| Entry {
-                volume: Some(volume(local, record)),
-                status: Some(VolumeStatus::default()),
-            };
-            Ok(ListVolumesResponse {
-                entries: found.into_iter().map(entry).collect(),
-                next_token,
+            pages::volumes(&local.scratch.volumes, &request, |record| {
+                volume(local, record)
             })
         });
         Ok(Response::new(listed.await?))
@@ -225,7 +217,9 @@ impl Service for Controller {
         request: Request<ListSnapshotsRequest>,
     ) -> Result<Response<ListSnapshotsResponse>, Status> {
         let request = request.into_inner();
-        let listed = self.0.read(move |local| list_snapshots(local, &request));
+        let listed = self
+            .0
+            .read(move |local| pages::snapshots(&local.scratch.snapshots, &request));
         Ok(Response::new(listed.await?))
     }
 

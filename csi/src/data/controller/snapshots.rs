@@ -27,8 +27,6 @@ use crate::{
     VolumeRequest,
 };
 
-pub(super) use crate::copies::snapshot;
-
 /// First part of this driver's snapshot ids.
 const PREFIX: &str = "snap";
 
