@@ -40,7 +40,8 @@ use super::shared::Shared;
 use super::tier::HotTier;
 use crate::identity::{Digest, DigestMap};
 
-/// Many, because a shard is locked while its changes are written.
+/// Many, because a shard is locked while its changes are written. Each has a part of the index: what is
+/// written and read together lies together there.
 const SHARDS: usize = 256;
 
 /// Changes a shard collects before it writes them.
@@ -104,7 +105,7 @@ impl Default for Links {
 
 impl Links {
     fn shard(&self, digest: &Digest) -> MutexGuard<'_, Changed> {
-        let shard = &self.0[usize::from(digest.0[31]) % SHARDS];
+        let shard = &self.0[usize::from(digest.0[0]) % SHARDS];
         shard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -181,7 +181,7 @@ impl Table {
 }
 
 fn home(slots: &[u32], digest: &Digest) -> usize {
-    digest.word() as usize & (slots.len() - 1)
+    digest.word(0) as usize & (slots.len() - 1)
 }
 
 fn find(entries: &[Entry], slots: &[u32], digest: &Digest) -> Result<usize, usize> {
