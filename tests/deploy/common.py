@@ -27,7 +27,11 @@ EVERYTHING = {
                "config": {"cache": {"store": {"concurrency": 32, "deadline": "2m"}}}},
     "stores": {"credentialsSecret": "stores", "hadoopConfigMap": "hadoop"},
     "csi": {"data": {"inline": "with-token", "podTokens": True, "directories": ["/mnt/pfs/volumes", "/mnt/homes"],
-                     "spool": {"hostPath": "/ssd/spool", "size": "200GiB"}}, "local": {"limits": "xfs-project", "keepFree": "10GiB", "onRoot": True}, "podLabels": {"team": "storage"}},
+                     "spool": {"hostPath": "/ssd/spool", "size": "200GiB"}, "snapshots": True,
+                     "cold": ["s3://archive/terrace", "hdfs://archive/terrace"],
+                     "copies": {"enabled": True, "capabilities": ["MKNOD", "SETFCAP", "SYS_ADMIN"]}},
+            "local": {"limits": "xfs-project", "keepFree": "10GiB", "onRoot": True, "snapshots": True},
+            "podLabels": {"team": "storage"}},
     "catalog": {"replicas": 3, "database": {"secret": "database"}, "cold": ["s3://models/terrace"],
                 "credentialsSecret": "cold", "persistence": {"accessModes": ["ReadWriteMany"]},
                 "grants": [{"namespace": "ml", "account": "train", "grants": ["read:ads"]}],
@@ -37,7 +41,9 @@ EVERYTHING = {
         "provisioner": "data.terrace.io", "reclaimPolicy": "Retain", "volumeBindingMode": "Immediate",
         "allowVolumeExpansion": True, "parameters": {
             "directory": "file:///mnt/pfs/volumes/checkpoints", "durability": "ckpt/**:fsync=local;fsync=shared",
-            "tenant": "vision"}}},
+            "cold": "s3://archive/terrace/checkpoints", "tenant": "vision"}}},
+    "volumeSnapshotClasses": {"usual": {"driver": "data.terrace.io", "deletionPolicy": "Retain", "annotations": {
+        "snapshot.storage.kubernetes.io/is-default-class": "true"}}},
     "controller": {"startupTaint": True},
     "tls": {"source": "certManager"},
     "metrics": {"operator": True, "dashboard": True, "labels": {"release": "prometheus"}},

@@ -1,6 +1,6 @@
 """Whether objects are what Kubernetes accepts: strictly, for each of its releases.
 
-Kinds of others (Prometheus operator, cert-manager) are held against the small schemas below, which know
+Kinds of others (Prometheus operator, cert-manager, external-snapshotter) are held against the small schemas below, which know
 the fields that are used here and refuse every other one.
 """
 
@@ -27,7 +27,18 @@ ENDPOINT = {"path": TEXT, "interval": TEXT, "port": TEXT, "scheme": {"enum": ["h
                                  "serverName": TEXT})}
 RULE = closed({"alert": TEXT, "expr": TEXT, "for": TEXT, "labels": {"type": "object"}, "annotations": {"type": "object"}},
               ("alert", "expr", "labels", "annotations"))
+# Names and meta data are the same everywhere; these kinds have no `spec`.
+HEAD = {"apiVersion": TEXT, "kind": TEXT, "metadata": {"type": "object"}}
+WHOLE = {
+    "snapshot.storage.k8s.io/v1 VolumeSnapshotClass": closed(
+        {**HEAD, "driver": TEXT, "deletionPolicy": {"enum": ["Delete", "Retain"]},
+         "parameters": {"type": "object", "additionalProperties": TEXT}}, ("driver", "deletionPolicy")),
+}
 OTHERS = {
+    "snapshot.storage.k8s.io/v1 VolumeSnapshot": closed(
+        {"volumeSnapshotClassName": TEXT,
+         "source": {"oneOf": [closed({"persistentVolumeClaimName": TEXT}, ("persistentVolumeClaimName",)),
+                              closed({"volumeSnapshotContentName": TEXT}, ("volumeSnapshotContentName",))]}}, ("source",)),
     "monitoring.coreos.com/v1 PodMonitor": closed(
         {"selector": SELECTOR, "podMetricsEndpoints": {"type": "array", "items": closed(ENDPOINT)}},
         ("selector", "podMetricsEndpoints")),
@@ -48,9 +59,11 @@ OTHERS = {
 
 def refused(found: dict, version: str) -> str | None:
     """Why a release of Kubernetes does not take an object; None when it does."""
-    other = OTHERS.get(f"{found['apiVersion']} {found['kind']}")
+    kind = f"{found['apiVersion']} {found['kind']}"
+    other = WHOLE.get(kind) or OTHERS.get(kind)
     if other is not None:
-        errors = list(jsonschema.Draft202012Validator(other).iter_errors(found["spec"]))
+        judged = found if kind in WHOLE else found["spec"]
+        errors = list(jsonschema.Draft202012Validator(other).iter_errors(judged))
         return errors[0].message if errors else None
     try:
         kubernetes_validate.validate(found, version, strict=True)

@@ -25,6 +25,7 @@
 - --spool-size={{ . }}
 {{- end }}
 {{- end }}
+{{- include "terrace.flags.cold" . }}
 - --token-file={{ include "terrace.access.dir" . }}/token
 {{- end -}}
 
@@ -39,7 +40,15 @@
 {{- range .Values.csi.data.directories }}
 - --directories={{ . }}
 {{- end }}
+{{- include "terrace.flags.cold" . }}
 - --token-file={{ include "terrace.access.dir" . }}/token
+{{- end -}}
+
+{{/* Both roles judge a volume's store: one when it is made, the other when a node stages it. */}}
+{{- define "terrace.flags.cold" -}}
+{{- range .Values.csi.data.cold }}
+- --cold={{ . }}
+{{- end }}
 {{- end -}}
 
 {{- define "terrace.command.csi-local" -}}

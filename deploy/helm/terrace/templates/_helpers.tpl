@@ -198,14 +198,18 @@ imagePullSecrets: {{ toYaml . | nindent 2 }}
 {{- end -}}
 
 {{/* Settings of the driver that makes and removes directories: their files belong to the users of pods. Without
-     directories it needs nothing of its host. */}}
+     directories it needs nothing of its host. Who copies files gives them to their owners besides. */}}
 {{- define "terrace.csi-controller.driver" -}}
 {{- if .Values.csi.data.directories -}}
+{{- $add := list "DAC_OVERRIDE" "FOWNER" -}}
+{{- if or .Values.csi.data.copies.enabled .Values.csi.data.snapshots -}}
+{{- $add = concat $add (list "CHOWN" "FSETID") .Values.csi.data.copies.capabilities -}}
+{{- end -}}
 runAsUser: 0
 runAsGroup: 0
 readOnlyRootFilesystem: true
 allowPrivilegeEscalation: false
-capabilities: {drop: [ALL], add: [DAC_OVERRIDE, FOWNER]}
+capabilities: {drop: [ALL], add: [{{ join ", " $add }}]}
 seccompProfile: {type: RuntimeDefault}
 {{- else -}}
 {{ include "terrace.confined" . }}

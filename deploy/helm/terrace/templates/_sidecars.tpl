@@ -72,7 +72,7 @@ readinessProbe:
   hostPath: {path: {{ $root.Values.kubeletPath }}, type: Directory}
 {{- end -}}
 
-{{/* A provisioner or resizer of which one acts for the cluster: (list $ "provisioner" arguments settings). */}}
+{{/* A provisioner, resizer or snapshotter of which one acts for the cluster: (list $ "provisioner" arguments settings). */}}
 {{- define "terrace.sidecar.elected" -}}
 {{- $root := index . 0 -}}
 {{- $sidecar := index $root.Values.sidecars (index . 1) -}}
