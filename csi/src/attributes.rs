@@ -6,6 +6,8 @@
 //!            model: team/churn@v3        a saved model
 //!            scratch: "true"             an empty directory of the node, deleted with the volume
 //! and of     durability: local|shared|RULES    directory; see `durability.rs`
+//!            cold: s3://bucket/prefix          directory; see `cold.rs`
+//!            tierPolicy: older_than: 30d       directory, with cold
 //!            tenant: vision                    dataset, directory, model
 //!            warm: none|metadata|full          dataset, model
 //!            pin: "true"|"false"               dataset, model
