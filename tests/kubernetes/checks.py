@@ -1,18 +1,17 @@
 """What must hold on the cluster, in the order of docs/INSTALL.md; each check leaves the cluster for the next."""
 
-import json
 import os
 import signal
-import time
 from pathlib import Path
 
-import helm_python
 import yaml
 
-from cluster import ACCESS, IMAGE, NAMESPACE, TAINT, TEAM, VOLUMES, Store, digest
+from cluster import ARCHIVE, IMAGE, NAMESPACE, TAINT, TEAM, VOLUMES, Store, digest
+from copies import cold_store, scratch_snapshots, snapshots
 from images import DEPLOY, WORKLOAD
 from machine import NODE, Cluster
 from pods import DIGEST, READER, claim, claimed, inline, pod, storage_class
+from steps import apply, gone, helm, merged, path, phase, running, said, terrace, wait_for
 from world import PATIENCE
 
 MIB = 1 << 20
@@ -22,18 +21,12 @@ INSTALL = 900
 VALUES = {
     "catalog": {"persistence": {"storageClass": "terrace-by-hand"}},
     # An image of ext4 grows only under CAP_SYS_RESOURCE, which not every machine has.
-    "csi": {"controller": {"persistence": {"storageClass": "terrace-by-hand"}}, "data": {"directories": [VOLUMES]},
-            "local": {"limits": "image-xfs"}},
+    "csi": {"controller": {"persistence": {"storageClass": "terrace-by-hand"}},
+            "data": {"directories": [VOLUMES], "snapshots": True, "cold": [ARCHIVE]},
+            "local": {"limits": "image-xfs", "snapshots": True}},
     "controller": {"startupTaint": True},
     "image": {"tag": "0.1.0"},
 }
-
-
-def merged(base: dict, over: dict) -> dict:
-    result = dict(base)
-    for key, value in over.items():
-        result[key] = merged(result[key], value) if isinstance(value, dict) and isinstance(result.get(key), dict) else value
-    return result
 
 
 def values(*more: dict) -> dict:
@@ -44,50 +37,6 @@ def values(*more: dict) -> dict:
     return found
 
 
-def helm(cluster: Cluster) -> helm_python.Config:
-    return helm_python.Config(kubeconfig_path=cluster.account("admin"), namespace=NAMESPACE)
-
-
-def terrace(cluster: Cluster, *words: str) -> str:
-    """A command in the catalog's pod, as the procedure gives it."""
-    return cluster.kubectl("-n", NAMESPACE, "exec", "statefulset/terrace-catalog", "--", "/usr/bin/terrace", *words, *ACCESS)
-
-
-def apply(cluster: Cluster, *objects: dict, namespace: str = TEAM) -> None:
-    cluster.kubectl("apply", "-n", namespace, "-f", "-", text=json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
-
-
-def path(name: str, kind: str = "pods", namespace: str = TEAM) -> str:
-    return f"/api/v1/namespaces/{namespace}/{kind}/{name}"
-
-
-def phase(*wanted: str):
-    return lambda found: found is not None and found["status"].get("phase") in wanted
-
-
-def said(cluster: Cluster, what: str, name: str, namespace: str = TEAM) -> str:
-    """What a pod has written when it has ended well."""
-    found = cluster.until(what, path(name, namespace=namespace), phase("Succeeded", "Failed"), 2 * PATIENCE)
-    text = cluster.kubectl("-n", namespace, "logs", name)
-    assert found["status"]["phase"] == "Succeeded", f"{what}: {text} {found['status']}"
-    return text.strip()
-
-
-def running(cluster: Cluster, name: str) -> None:
-    cluster.until(f"{name} runs", path(name), phase("Running"), 2 * PATIENCE)
-
-
-def wait_for(what: str, is_so, patience: float = PATIENCE) -> None:
-    end = time.monotonic() + patience
-    while not is_so():
-        assert time.monotonic() < end, what
-        time.sleep(0.3)
-
-
-def gone(found) -> bool:
-    return found is None
-
-
 def install(cluster: Cluster, store: Store) -> None:
     """Steps 1 to 4."""
     taints = cluster.ask("GET", f"/api/v1/nodes/{NODE}")[1]["spec"]["taints"]
@@ -96,7 +45,8 @@ def install(cluster: Cluster, store: Store) -> None:
     cluster.kubectl("label", "namespace", NAMESPACE, "pod-security.kubernetes.io/enforce=privileged")
     secret = [f"--from-literal={name}={value}" for name, value in store.environment.items() if name.startswith("AWS_")]
     cluster.kubectl("-n", NAMESPACE, "create", "secret", "generic", "stores", *secret)
-    for directory in (*(f"/var/lib/terrace/{name}" for name in ("scratch", "catalog", "csi-controller")), f"{VOLUMES}/checkpoints"):
+    for directory in (*(f"/var/lib/terrace/{name}" for name in ("catalog", "csi-controller")),
+                      *(f"{VOLUMES}/{name}" for name in ("checkpoints", "results"))):
         Path(directory).mkdir(parents=True)
     cluster.kubectl("apply", "-f", str(DEPLOY / "helm" / "single-node-volumes.yaml"))
     with helm(cluster) as connection:
@@ -345,5 +295,5 @@ def removal(cluster: Cluster, store: Store) -> None:
     cluster.passed("and has what the last one had")
 
 
-ORDER = (install, found_by_itself, annotated, dataset_claim, inline_volume, scratch, directories, killed_worker, upgrade,
-         pod_tokens, removal)
+ORDER = (install, found_by_itself, annotated, dataset_claim, inline_volume, scratch, directories, snapshots, scratch_snapshots,
+         cold_store, killed_worker, upgrade, pod_tokens, removal)

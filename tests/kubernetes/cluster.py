@@ -7,8 +7,8 @@
 Outside of `make test`, and as root: everything runs in namespaces of its own (`machine.py`) and is gone at the end,
 also after a failure. What is compiled, once, is kept in $TERRACE_TOOLS (half an hour of one processor); two of the
 sidecars are programs of the caller's (`sidecars.py`). Needs Go, etcd, containerd, runc, the CNI plugins, iptables and
-kubectl (Debian: etcd-server containerd runc containernetworking-plugins iptables). The steps are those of
-docs/INSTALL.md, "One node, step by step". Ends with 0, or with 1 and the check that failed.
+kubectl (Debian: etcd-server containerd runc containernetworking-plugins iptables) and mkfs.xfs. The steps are those
+of docs/INSTALL.md, "One node, step by step". Ends with 0, or with 1 and the check that failed.
 """
 
 import argparse
@@ -20,6 +20,8 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -31,10 +33,12 @@ from world import VERSION, kubernetes
 
 NAMESPACE = "terrace-system"
 TEAM = "team"
-NEEDED = ("etcd", "kubectl", "openssl", "containerd", "runc", "ctr", "unshare", "losetup", "iptables", "ip", "go")
+NEEDED = ("etcd", "kubectl", "openssl", "containerd", "runc", "ctr", "unshare", "losetup", "iptables", "ip", "mkfs.xfs", "go")
 TAINT = {"key": "terrace.io/agent-not-ready", "effect": "NoSchedule"}
 IMAGE = "docker.io/library/terrace"
-VOLUMES = "/mnt/pfs/volumes"
+VOLUMES = f"{machine.SHARED}/volumes"
+# Below it directories may have a cold store.
+ARCHIVE = "s3://terrace/archive"
 PLACE = "/var/lib/terrace/data"
 ACCESS = ["--catalog", f"https://terrace-catalog.{NAMESPACE}.svc:7420", "--ca-file", "/etc/terrace/tls/ca.crt",
           "--token-file", f"{PLACE}/token"]
@@ -84,6 +88,8 @@ def main() -> int:
     import sidecars
     for key, image in sidecars.named().items():
         sidecars.program(key, image, args.programs)
+    sidecars.snapshot_controller()
+    sidecars.definitions()
     base = built_tool("workload", [HERE / "images.py"], images.workload)
     words = ["--image", str(args.image.resolve())] if args.image else ["--binary", str(args.binary.resolve())]
     return machine.isolated(Path(__file__).resolve(), [*words, "--base", str(base)])
@@ -105,11 +111,13 @@ def inside(args: argparse.Namespace) -> int:
     cluster = machine.Cluster(args.inside, args.group)
     try:
         cluster.enter()
+        cluster.disk()
         cluster.control_plane()
         cluster.runtime([*made, args.base / "workload.tar", args.base / "pause.tar"])
         for archive in made[1:]:
             archive.unlink()
         cluster.node([TAINT])
+        cluster.snapshots(sidecars.snapshot_controller(), sidecars.definitions())
         store = Store(cluster)
         for check in checks.ORDER:
             check(cluster, store)
@@ -145,6 +153,27 @@ class Store:
         directory.mkdir()
         self.environment = S3(Run(directory)).up()
         self.client = S3Client(self.environment)
+
+    def objects(self, prefix: str) -> dict[str, int]:
+        """Keys below a prefix and their sizes: the server keeps objects as files of directories."""
+        found, directories = {}, [f"/buckets/terrace/{prefix}"]
+        while directories:
+            at = directories.pop()
+            request = urllib.request.Request(f"{self.environment['TERRACE_TEST_S3_FILER']}{at}/?limit=1000",
+                                             headers={"Accept": "application/json"})
+            try:
+                with urllib.request.urlopen(request, timeout=20) as answer:
+                    entries = json.loads(answer.read()).get("Entries") or []
+            except urllib.error.HTTPError as error:
+                assert error.code == 404, error
+                continue
+            for entry in entries:
+                # The mode is Go's, whose highest bit says directory.
+                if entry["Mode"] >> 31 & 1:
+                    directories.append(entry["FullPath"])
+                else:
+                    found[entry["FullPath"].removeprefix("/buckets/terrace/")] = entry["FileSize"]
+        return found
 
     def publish(self, days: range) -> None:
         """Writes partitions as a job does: files, then the marker."""

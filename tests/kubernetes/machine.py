@@ -3,6 +3,7 @@
     outside                                   inside (process 1 of its namespaces)
     directory below /var/tmp  ── bound over ─ /var/lib /var/cache /var/log /mnt
     a tmpfs                   ───────────────  /run
+    an image of XFS           ── on a loop ───  /mnt/pfs /var/lib/terrace/scratch (files there share blocks)
     control groups terrace-cluster-<pid>      one of each hierarchy, of all pods
     kernel settings, kept                     what a kubelet changes of them
 
@@ -26,6 +27,11 @@ from nameserver import DOMAIN, NameServer
 from world import PATIENCE, World, kubernetes
 
 NODE = "one"
+# Where the file system lies that nodes share.
+SHARED = "/mnt/pfs"
+SCRATCH = "/var/lib/terrace/scratch"
+# Bytes of its image, of which only what is written lies on the disk.
+DISK = 8 << 30
 ADDRESS = "10.99.0.1"
 PORT = 6443
 SERVICES = "10.96.0.0/16"
@@ -106,6 +112,19 @@ class Cluster(World):
         for name in ("cpuset.cpus", "cpuset.mems") if cpus.exists() else ():
             (cpus / self.group / name).write_text((cpus / name).read_text())
 
+    def disk(self) -> None:
+        """A file system whose files share blocks: for directories of all nodes, and a part of it for scratch."""
+        image = self.place / "disk.img"
+        with open(image, "wb") as file:
+            file.truncate(DISK)
+        run("mkfs.xfs", "-q", "-m", "reflink=1", str(image))
+        for path in (SHARED, SCRATCH):
+            Path(path).mkdir(parents=True)
+        run("mount", "-o", "loop", str(image), SHARED)
+        part = Path(SHARED, "scratch-of-one")
+        part.mkdir()
+        run("mount", "--bind", str(part), SCRATCH)
+
     def certificates(self) -> None:
         """An authority of the cluster and the API server's certificate."""
         place = self.place / "pki"
@@ -149,6 +168,13 @@ class Cluster(World):
             kubernetes(), "kube-scheduler", f"--kubeconfig={self.account('scheduler')}", "--leader-elect=false",
             "--bind-address=127.0.0.1", "--authentication-skip-lookup=true"])
         NameServer(ADDRESS, self.address_of)
+
+    def snapshots(self, controller: Path, definitions: list[Path]) -> None:
+        """What a cluster has once for the snapshots of all drivers."""
+        for path in definitions:
+            self.kubectl("apply", "-f", str(path))
+        self.kubectl("wait", "--for=condition=Established", f"--timeout={PATIENCE}s", *(f"--filename={path}" for path in definitions))
+        self.spawn("snapshots", [controller, f"--kubeconfig={self.account('admin')}", "--enable-distributed-snapshotting", "--v=2"])
 
     def address_of(self, service: str, namespace: str) -> str | None:
         status, found = self.ask("GET", f"/api/v1/namespaces/{namespace}/services/{service}")

@@ -1,10 +1,13 @@
 """The containers beside the drivers: those that the chart names, of its versions.
 
-    provisioner, resizer         compiled from the Go module proxy (`sidecars/go.mod`)
-    registrar, livenessprobe     programs that the caller has, because they are published as no module (their paths
-                                 lack the major version); each must say that it is the chart's version
+    provisioner, resizer, snapshotter   compiled from the Go module proxy (`sidecars/go.mod`)
+    registrar, livenessprobe            programs that the caller has, because they are published as no module (their
+                                        paths lack the major version); each must say that it is the chart's version
+
+Beside them the snapshot-controller, which a cluster has once for all drivers: of the snapshotter's module and version.
 """
 
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -15,7 +18,10 @@ from images import DEPLOY, of_program
 from world import HERE, compiled, tools
 
 MODULES = {"provisioner": ("csi-provisioner", "github.com/kubernetes-csi/external-provisioner"),
-           "resizer": ("csi-resizer", "github.com/kubernetes-csi/external-resizer")}
+           "resizer": ("csi-resizer", "github.com/kubernetes-csi/external-resizer"),
+           "snapshotter": ("csi-snapshotter", "github.com/kubernetes-csi/external-snapshotter")}
+# What the clients of snapshots are made of; its files have the definitions of the resources.
+CLIENTS = "github.com/kubernetes-csi/external-snapshotter/client/v8"
 PROGRAMS = {"registrar": "csi-node-driver-registrar", "livenessProbe": "livenessprobe"}
 
 
@@ -40,7 +46,25 @@ def program(key: str, image: str, programs: Path | None) -> Path:
     version = image.rpartition(":")[2]
     if key in PROGRAMS:
         return given(PROGRAMS[key], version, programs)
-    name, module = MODULES[key]
+    return of_module(*MODULES[key], version)
+
+
+def snapshot_controller() -> Path:
+    """The program that makes contents of snapshots, of the version that the chart's snapshotter has."""
+    return of_module("snapshot-controller", MODULES["snapshotter"][1], named()["snapshotter"].rpartition(":")[2])
+
+
+def definitions() -> list[Path]:
+    """The definitions of VolumeSnapshots, their classes and contents, as their authors publish them."""
+    done = subprocess.run(["go", "mod", "download", "-json", CLIENTS], cwd=HERE / "sidecars", capture_output=True, text=True)
+    assert done.returncode == 0, f"{CLIENTS}: {done.stdout} {done.stderr}"
+    found = sorted(Path(json.loads(done.stdout)["Dir"], "config", "crd").glob("snapshot.storage.k8s.io_*.yaml"))
+    assert len(found) == 3, found
+    return found
+
+
+def of_module(name: str, module: str, version: str) -> Path:
+    """A program of a published module, compiled when it is not there."""
     kept = tools() / f"{name}-{version}" / name
     if kept.exists():
         return kept
