@@ -95,6 +95,19 @@ def names_follow(problems: Problems) -> None:
             problems.check(one["metadata"]["name"].startswith("second"), f"{identity(one)}: not named by the release")
 
 
+def roles_agree(problems: Problems) -> None:
+    """A volume that one role takes and the other refuses is made and never mounted."""
+    both = {"csi": {"data": {"directories": ["/mnt/pfs/volumes"], "cold": ["s3://archive/terrace", "hdfs://archive/terrace"]}}}
+    for values, count in ((both, 3), ({}, 0)):
+        said = {}
+        for one in render(values):
+            for container in (pod_of(one) or {}).get("containers", []):
+                if "--driver=data" in container.get("args", []):
+                    said[one["metadata"]["name"]] = [word for word in container["args"] if word.startswith(("--cold=", "--directories="))]
+        node, controller = said["terrace-csi-data"], said["terrace-csi-controller"]
+        problems.check(node == controller and len(node) == count, f"the roles of data.terrace.io serve {node} and {controller}")
+
+
 def startup_taint(problems: Problems) -> None:
     """On a cluster whose every node has the taint nothing would start that takes it away."""
     taint = {"key": "terrace.io/agent-not-ready", "operator": "Exists"}
@@ -109,6 +122,7 @@ def startup_taint(problems: Problems) -> None:
 
 
 problems = Problems()
-for judged in (lint, valid, volumes_by_hand, the_judge_judges, live_upgrade, certificates_agree, names_follow, startup_taint):
+for judged in (lint, valid, volumes_by_hand, the_judge_judges, live_upgrade, certificates_agree, names_follow, roles_agree,
+               startup_taint):
     judged(problems)
 problems.end(f"chart, {len(SETS)} sets of values, Kubernetes {', '.join(KUBERNETES)}")
