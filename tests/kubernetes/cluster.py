@@ -92,6 +92,8 @@ def main() -> int:
     sidecars.definitions()
     base = built_tool("workload", [HERE / "images.py"], images.workload)
     words = ["--image", str(args.image.resolve())] if args.image else ["--binary", str(args.binary.resolve())]
+    if args.programs:
+        words += ["--programs", str(args.programs.resolve())]
     return machine.isolated(Path(__file__).resolve(), [*words, "--base", str(base)])
 
 
@@ -103,7 +105,7 @@ def inside(args: argparse.Namespace) -> int:
     began = time.monotonic()
     archives = args.inside / "images"
     archives.mkdir()
-    made = [archives / "terrace.tar", *sidecars.images(archives, None)]
+    made = [archives / "terrace.tar", *sidecars.images(archives, args.programs)]
     if args.image:
         shutil.copy(args.image, made[0])
     else:
