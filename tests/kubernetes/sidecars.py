@@ -2,7 +2,8 @@
 
     provisioner, resizer, snapshotter   compiled from the Go module proxy (`sidecars/go.mod`)
     registrar, livenessprobe            programs that the caller has, because they are published as no module (their
-                                        paths lack the major version); each must say that it is the chart's version
+                                        paths lack the major version); each must say, or have been built with
+                                        `-X main.version=`, the chart's version
 
 Beside them the snapshot-controller, which a cluster has once for all drivers: of the snapshotter's module and version.
 """
@@ -70,16 +71,17 @@ def of_module(name: str, module: str, version: str) -> Path:
         return kept
     print(f"{name} {version} is compiled, once", flush=True)
     path = f"{module}/{version.partition('.')[0]}"
-    wanted = re.search(rf"^\s*{re.escape(path)} (\S+)$", (HERE / "sidecars" / "go.mod").read_text(), re.MULTILINE)
+    wanted = re.search(rf"^\s*{re.escape(path)} (\S+)(?: // indirect)?$", (HERE / "sidecars" / "go.mod").read_text(), re.MULTILINE)
     assert wanted and wanted[1] == version, f"the chart runs {name} {version}, sidecars/go.mod has another one"
     compiled(kept, HERE / "sidecars", f"{path}/cmd/{name}", CGO_ENABLED="0")
     return kept
 
 
 def given(name: str, version: str, programs: Path | None) -> Path:
-    """A program of the caller's, of that version."""
+    """A program of the caller's, of that version: it says so itself, or was built so (livenessprobe has no such flag)."""
     assert programs, f"name with --programs a directory that has {name} {version}"
     found = programs / name
-    said = subprocess.run([found, "--version"], capture_output=True, text=True)
-    assert version in (said.stdout + said.stderr).split(), f"{found} does not say that it is {version}"
+    asked = [subprocess.run(words, capture_output=True, text=True) for words in ([found, "--version"], ["go", "version", "-m", found])]
+    said = "".join(done.stdout + done.stderr for done in asked)
+    assert re.search(rf"(^|[\s=]){re.escape(version)}($|[\s\"])", said, re.MULTILINE), f"{found} does not say that it is {version}"
     return found
