@@ -11,7 +11,7 @@ from copies import cold_store, scratch_snapshots, snapshots
 from images import DEPLOY, WORKLOAD
 from machine import NODE, Cluster
 from pods import DIGEST, READER, claim, claimed, inline, pod, storage_class
-from steps import apply, gone, helm, merged, path, phase, running, said, terrace, wait_for
+from steps import answers, apply, gone, helm, merged, path, phase, running, said, terrace, wait_for
 from world import PATIENCE
 
 MIB = 1 << 20
@@ -289,6 +289,7 @@ def removal(cluster: Cluster, store: Store) -> None:
     assert any(Path("/var/cache/terrace").iterdir()), "the hot tier is gone"
     with helm(cluster) as connection:
         connection.install(DEPLOY / "helm" / "terrace", "terrace", values(), wait="watcher", timeout=INSTALL)
+    wait_for("nobody answers at the catalog's address", lambda: answers(cluster))
     assert "ads.clicks" in terrace(cluster, "dataset", "list"), "the catalog has lost its datasets"
     apply(cluster, pod("again", DIGEST.format("/data"), {"/data": inline("ads.clicks@v2")}, read_only=True))
     assert said(cluster, "a release that came back reads", "again") == digest(4)

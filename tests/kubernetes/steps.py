@@ -26,6 +26,16 @@ def terrace(cluster: Cluster, *words: str) -> str:
     return cluster.kubectl("-n", NAMESPACE, "exec", "statefulset/terrace-catalog", "--", "/usr/bin/terrace", *words, *ACCESS)
 
 
+def answers(cluster: Cluster) -> bool:
+    """Whether the catalog can be reached: the proxy knows of a service some time after its pod is ready."""
+    try:
+        terrace(cluster, "dataset", "list")
+    except AssertionError as why:
+        assert "does not answer" in str(why), why
+        return False
+    return True
+
+
 def apply(cluster: Cluster, *objects: dict, namespace: str = TEAM) -> None:
     cluster.kubectl("apply", "-n", namespace, "-f", "-", text=json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
 
