@@ -7,7 +7,7 @@ import yaml
 
 from cluster import ARCHIVE, NAMESPACE, TEAM, VOLUMES, Store
 from images import DEPLOY
-from machine import SCRATCH, Cluster
+from machine import AUDITED, SCRATCH, Cluster
 from pods import claim, claimed, pod, storage_class
 from steps import apply, running, said, wait_for
 from world import PATIENCE
@@ -22,6 +22,8 @@ echo $n
 DESCRIBED = ("cd {0}/step && find . -exec stat -c '%n %u:%g %a %h %Y %F' '{{}}' ';' | sort && readlink link && "
              "sha256sum weights same")
 STAY = "while [ ! -e /tmp/stop ]; do sleep 0.2; done"
+# A status of the API server.
+FORBIDDEN = 403
 # The claim that the checks before and after use.
 KEPT = "clicks"
 
@@ -81,11 +83,21 @@ def scratch_snapshots(cluster: Cluster, store: Store) -> None:
     removed(cluster, "pod/first", "pod/second", "pvc/cache", "pvc/cache-again", "volumesnapshot/cache-1")
     nothing_left(cluster, Path(SCRATCH), "volumes", "snapshots", "trash", "making")
     cluster.passed("snapshots and claims of scratch volumes leave nothing")
-    refused = [f"{log}: {line}" for log in Path("/var/log/pods").glob(f"{NAMESPACE}_*/*/*.log")
-               if log.parent.name in ("snapshotter", "provisioner") for line in log.read_text(errors="replace").splitlines()
-               if "forbidden" in line.lower()]
-    assert not refused, refused[-5:]
-    cluster.passed("the API server has refused nothing to the sidecars")
+    rights(cluster)
+
+
+def rights(cluster: Cluster) -> None:
+    """What the drivers' accounts may do with snapshots is what their sidecars have done by now, and nothing was refused."""
+    for account in ("terrace-csi-controller", "terrace-csi-local"):
+        asked = [one for one in cluster.audited() if one["user"]["username"] == f"system:serviceaccount:{NAMESPACE}:{account}"]
+        refused = [one["requestURI"] for one in asked if one["responseStatus"]["code"] == FORBIDDEN]
+        assert not refused, refused
+        done = {("/".join(filter(None, (one["objectRef"]["resource"], one["objectRef"].get("subresource")))), one["verb"]) for one in asked}
+        role = cluster.ask("GET", f"/apis/rbac.authorization.k8s.io/v1/clusterroles/{account}")[1]
+        granted = {(resource, verb) for rule in role["rules"] if AUDITED in rule["apiGroups"]
+                   for resource in rule["resources"] for verb in rule["verbs"]}
+        assert done == granted, f"{account}: granted and never asked for {granted - done}, the other way {done - granted}"
+    cluster.passed("the sidecars have used every right over snapshots that they have")
 
 
 def cold_store(cluster: Cluster, store: Store) -> None:

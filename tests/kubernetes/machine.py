@@ -36,6 +36,8 @@ ADDRESS = "10.99.0.1"
 PORT = 6443
 SERVICES = "10.96.0.0/16"
 PODS = "10.244.0.0/24"
+# Whose requests are written down: what is granted is held against what is asked for.
+AUDITED = "snapshot.storage.k8s.io"
 CONTAINERD = "/run/containerd/containerd.sock"
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
 # What a kubelet sets on its machine, whether it is the only one there or not.
@@ -153,8 +155,11 @@ class Cluster(World):
         self.certificates()
         self.start_etcd()
         pki = self.place / "pki"
+        policy = self.place / "audit.json"
+        policy.write_text(json.dumps({"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"], "rules": [
+            {"level": "Metadata", "userGroups": ["system:serviceaccounts"], "resources": [{"group": AUDITED}]}, {"level": "None"}]}))
         self.start_api(
-            "--allow-privileged=true", f"--service-cluster-ip-range={SERVICES}",
+            f"--audit-policy-file={policy}", f"--audit-log-path={self.place}/audit.log", "--allow-privileged=true", f"--service-cluster-ip-range={SERVICES}",
             f"--tls-cert-file={pki}/api.crt", f"--tls-private-key-file={pki}/api.key",
             "--enable-admission-plugins=NodeRestriction", "--kubelet-preferred-address-types=InternalIP",
             users=['manager,system:kube-controller-manager,manager,', 'scheduler,system:kube-scheduler,scheduler,',
@@ -175,6 +180,10 @@ class Cluster(World):
             self.kubectl("apply", "-f", str(path))
         self.kubectl("wait", "--for=condition=Established", f"--timeout={PATIENCE}s", *(f"--filename={path}" for path in definitions))
         self.spawn("snapshots", [controller, f"--kubeconfig={self.account('admin')}", "--enable-distributed-snapshotting", "--v=2"])
+
+    def audited(self) -> list[dict]:
+        """Requests of accounts of the cluster for the resources that are audited."""
+        return [json.loads(line) for line in (self.place / "audit.log").read_text().splitlines()]
 
     def address_of(self, service: str, namespace: str) -> str | None:
         status, found = self.ask("GET", f"/api/v1/namespaces/{namespace}/services/{service}")
