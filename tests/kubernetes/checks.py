@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 
 from cluster import ARCHIVE, IMAGE, NAMESPACE, TAINT, TEAM, VOLUMES, Store, digest
-from copies import cold_store, scratch_snapshots, snapshots
+from copies import cold_store, scratch_snapshots, snapshots, stubs
 from images import DEPLOY, WORKLOAD
 from machine import NODE, Cluster
 from pods import DIGEST, READER, claim, claimed, inline, pod, storage_class
@@ -221,7 +221,8 @@ def upgrade(cluster: Cluster, store: Store) -> None:
     running(cluster, "reader")
     more_reads(cluster, "reader")
     tagged(cluster, "0.1.0", "next")
-    changed = values({"image": {"tag": "next"}, "log": {"level": "debug"}, "csi": {"data": {"podTokens": True}},
+    changed = values({"image": {"tag": "next"}, "log": {"level": "debug"},
+                      "csi": {"data": {"podTokens": True, "copies": {"capabilities": ["SYS_ADMIN"]}}},
                       "catalog": {"grants": [{"namespace": TEAM, "account": "reader", "grants": ["read:ads"]}]}})
     with helm(cluster) as connection:
         connection.upgrade(DEPLOY / "helm" / "terrace", "terrace", changed, timeout=INSTALL)
@@ -297,4 +298,4 @@ def removal(cluster: Cluster, store: Store) -> None:
 
 
 ORDER = (install, found_by_itself, annotated, dataset_claim, inline_volume, scratch, directories, snapshots, scratch_snapshots,
-         cold_store, killed_worker, upgrade, pod_tokens, removal)
+         cold_store, killed_worker, upgrade, stubs, pod_tokens, removal)

@@ -24,6 +24,7 @@ from pathlib import Path
 
 from images import PAUSE
 from nameserver import DOMAIN, NameServer
+from pods import SNAPSHOTS
 from world import PATIENCE, World, kubernetes
 
 NODE = "one"
@@ -37,7 +38,7 @@ PORT = 6443
 SERVICES = "10.96.0.0/16"
 PODS = "10.244.0.0/24"
 # Whose requests are written down: what is granted is held against what is asked for.
-AUDITED = "snapshot.storage.k8s.io"
+AUDITED = SNAPSHOTS
 CONTAINERD = "/run/containerd/containerd.sock"
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
 # What a kubelet sets on its machine, whether it is the only one there or not.

@@ -2,6 +2,9 @@
 
 from images import WORKLOAD
 
+# The group of VolumeSnapshots.
+SNAPSHOTS = "snapshot.storage.k8s.io"
+
 # Everything below /data, in the order of names, as one digest.
 DIGEST = "cd {0} && find . -type f -name '*.csv' | sort | xargs cat | sha256sum | cut -c1-64"
 # Reads everything again and again, until it is told to end, and counts what was not as the first time.
@@ -37,9 +40,16 @@ def inline(dataset: str) -> dict:
     return {"csi": {"driver": "data.terrace.io", "readOnly": True, "volumeAttributes": {"dataset": dataset}}}
 
 
-def claim(name: str, storage_class: str, mode: str, size: str) -> dict:
+def claim(name: str, storage_class: str, mode: str, size: str, snapshot: str | None = None) -> dict:
+    """A claim, of a new volume or of one that has what a snapshot has."""
+    source = {"dataSource": {"apiGroup": SNAPSHOTS, "kind": "VolumeSnapshot", "name": snapshot}} if snapshot else {}
     return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name},
-            "spec": {"accessModes": [mode], "storageClassName": storage_class, "resources": {"requests": {"storage": size}}}}
+            "spec": {"accessModes": [mode], "storageClassName": storage_class, "resources": {"requests": {"storage": size}}, **source}}
+
+
+def snapshot(name: str, snapshot_class: str, claim: str) -> dict:
+    return {"apiVersion": f"{SNAPSHOTS}/v1", "kind": "VolumeSnapshot", "metadata": {"name": name},
+            "spec": {"volumeSnapshotClassName": snapshot_class, "source": {"persistentVolumeClaimName": claim}}}
 
 
 def storage_class(name: str, parameters: dict, **more) -> dict:
