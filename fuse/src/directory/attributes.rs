@@ -2,8 +2,8 @@
 //!
 //! All are the directory's own. Of extended attributes `user.*`, `security.*`, `system.posix_acl_*`
 //! and `trusted.*` are passed through; the kernel has judged who may. Only a list is judged here:
-//! names of `trusted.*` are for root. Those that say where contents are ([`super::tiering`]) are not
-//! listed and not changed: a copy of them would name what is not the copy's.
+//! names of `trusted.*` are for root. Those that say where contents are ([`super::tiering`]), and how safe they
+//! are, are not listed and not changed: a copy of them would say what is not true of the copy.
 
 use std::ffi::{CStr, CString};
 
@@ -146,8 +146,7 @@ impl DirectoryFs {
     /// Names of the extended attributes, each with its NUL, as a caller of this user may see them.
     pub(crate) fn xattr_names(&self, node: u64, uid: u32) -> Result<Vec<u8>, Errno> {
         let at = self.at(node)?;
-        let mut names = filled(|room| sys::list_xattrs(at.fd(), room))?;
-        self.own_names(node, &mut names);
+        let names = filled(|room| sys::list_xattrs(at.fd(), room))?;
         let shown = names.split_inclusive(|byte| *byte == 0).filter(|name| {
             let own = is_reserved(name.strip_suffix(b"\0").unwrap_or(name));
             !own && (uid == 0 || !name.starts_with(b"trusted."))

@@ -162,16 +162,6 @@ impl DirectoryFs {
         }
     }
 
-    /// Adds the names that are made up here.
-    pub(super) fn own_names(&self, node: u64, names: &mut Vec<u8>) {
-        if self.spool.is_some() && self.is_regular(node) {
-            for name in [DURABILITY, SPOOLED] {
-                names.extend_from_slice(name);
-                names.push(0);
-            }
-        }
-    }
-
     /// Refuses to change what is made up here.
     pub(super) fn refuse_own(&self, name: &[u8]) -> Result<(), Errno> {
         let made_up = self.spool.is_some() || self.tiering.is_some();

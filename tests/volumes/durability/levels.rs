@@ -111,6 +111,13 @@ fn what_cannot_be_promised_is_refused() {
         );
     }
     assert!(attribute(&staged.volume.mount, "user.terrace.durability").is_err());
+    // Nor is it listed: a program that copies all attributes would fail, or set them where they are not true.
+    let listed = |path: &std::path::Path| {
+        let path = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
+        // SAFETY: the string ends; no room is given, so only the length is told.
+        unsafe { nix::libc::listxattr(path.as_ptr(), std::ptr::null_mut(), 0) }
+    };
+    assert_eq!(listed(&path), listed(&staged.below("file")));
 }
 
 // SEMANTICS S60: without it O_SYNC, a shared close and files that were there would be less safe than
