@@ -123,7 +123,7 @@ pub(crate) struct MountArgs {
     #[arg(long, short)]
     pub(crate) verbose: bool,
     /// Mount options, comma separated: ro, nosuid, nodev, noatime and allow_other (always on),
-    /// noexec, noallow_other, nonempty, read_ahead_kb=KIB; with --rw also suid, locks=none
+    /// noexec, noallow_other, nonempty, read_ahead_kb=KIB; with --rw also suid, dev, locks=none
     #[arg(short = 'o', value_name = "OPTS", value_delimiter = ',')]
     pub(crate) options: Vec<String>,
 }
@@ -294,6 +294,7 @@ fn kernel_options(options: &[String], writable: bool) -> anyhow::Result<KernelOp
                 bail!("option {option} contradicts --rw; leave one of them out")
             }
             None if writable && option == "suid" => kernel.suid = true,
+            None if writable && option == "dev" => kernel.dev = true,
             None if option == "noexec" => kernel.noexec = true,
             None if option == "noallow_other" => kernel.allow_other = false,
             None if option == "nonempty" || ALWAYS_ON.contains(&option.as_str()) => {}
@@ -304,7 +305,7 @@ fn kernel_options(options: &[String], writable: bool) -> anyhow::Result<KernelOp
             }
             _ => bail!(
                 "option {option} is not known; known are {}, noexec, noallow_other, nonempty, \
-                 read_ahead_kb=KIB, and with --rw suid, locks=none",
+                 read_ahead_kb=KIB, and with --rw suid, dev, locks=none",
                 ALWAYS_ON.join(", ")
             ),
         }

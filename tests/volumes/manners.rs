@@ -169,6 +169,24 @@ fn a_volume_is_mounted_safely() {
         let found = line.split([' ', ',']).any(|word| word == option);
         assert!(found, "{option} is missing: {line}");
     }
+    let node = |volume: &Volume| {
+        use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+        let path = volume.mount.join("zero");
+        mknod(
+            &path,
+            SFlag::S_IFCHR,
+            Mode::from_bits_truncate(0o666),
+            makedev(1, 5),
+        )
+        .unwrap();
+        let mut byte = [7];
+        fs::File::open(path)?.read_exact(&mut byte)?;
+        Ok::<_, std::io::Error>(byte[0])
+    };
+    let refused = node(&volume).unwrap_err();
+    assert_eq!(refused.raw_os_error(), Some(nix::libc::EACCES));
+    let asked_for = Volume::new(&["-o", "dev"]);
+    assert_eq!(node(&asked_for).unwrap(), 0, "of /dev/zero");
     let said = volume.world.try_mount(
         "s3://bucket/prefix",
         &volume.world.scratch("elsewhere"),

@@ -58,9 +58,12 @@ pub fn mount_device(spec: &MountSpec) -> io::Result<NewMount> {
         .read(true)
         .write(true)
         .open("/dev/fuse")?;
-    let mut flags = MsFlags::MS_NODEV;
+    let mut flags = MsFlags::empty();
     if !spec.kernel.writable {
         flags |= MsFlags::MS_RDONLY | MsFlags::MS_NOATIME;
+    }
+    if !spec.kernel.dev {
+        flags |= MsFlags::MS_NODEV;
     }
     if !spec.kernel.suid {
         flags |= MsFlags::MS_NOSUID;

@@ -39,6 +39,8 @@ pub struct KernelOptions {
     pub writable: bool,
     /// Let set-user-ID and set-group-ID bits of programs work. Default: off.
     pub suid: bool,
+    /// Let device files be opened as what they stand for. Default: off.
+    pub dev: bool,
     /// Refuse to execute programs. Default: off.
     pub noexec: bool,
     /// Let every user in, subject to the permission bits. Default: on.
@@ -55,6 +57,7 @@ impl Default for KernelOptions {
         Self {
             writable: false,
             suid: false,
+            dev: false,
             noexec: false,
             allow_other: true,
             max_read: 1 << 20,
