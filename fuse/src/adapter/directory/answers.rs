@@ -13,8 +13,12 @@ use nix::sys::stat::FileStat;
 use crate::directory::{OMIT, Row};
 use crate::handles::Mode;
 
+/// Descriptors that have run out are this process's: the kernel has counted the caller's before it asks.
 pub(super) fn error(errno: nix::errno::Errno) -> fuser::Errno {
-    fuser::Errno::from_i32(errno as i32)
+    match errno {
+        nix::errno::Errno::EMFILE => fuser::Errno::ENFILE,
+        errno => fuser::Errno::from_i32(errno as i32),
+    }
 }
 
 /// A time as two parts of stat(2); nanoseconds count upwards before 1970, too.
@@ -151,6 +155,14 @@ pub(super) fn open_flags(flush: bool, keeps: bool, counted: bool, mode: Mode) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    // Without it a program would close files of its own, or give up its own limit, for what the node is short of.
+    #[test]
+    fn descriptors_that_run_out_are_not_the_callers() {
+        use nix::errno::Errno;
+        assert_eq!(error(Errno::EMFILE), fuser::Errno::ENFILE);
+        assert_eq!(error(Errno::ENOENT), fuser::Errno::ENOENT);
+    }
 
     // Without it a time before 1970 would come back as another one.
     #[test]
