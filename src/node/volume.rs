@@ -18,7 +18,7 @@ use terrace_fuse::directory::{
 };
 use terrace_fuse::handles::HandleTable;
 use terrace_fuse::keeper::{Failure, MountSpec};
-use terrace_fuse::live::Opening;
+use terrace_fuse::live::{Opening, TableError};
 use tokio::runtime::Handle;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -92,18 +92,7 @@ impl Volume {
             cold,
             quota,
         });
-        let hint = "check the directory and its file system; terrace doctor tells about privileges";
-        let fs = fs.map_err(|error| match error {
-            // That of a mount which was just removed is let go in a moment.
-            DirectoryError::Spool(SpoolError::InUse(_)) => Failure {
-                again: true,
-                ..Failure::new(
-                    error,
-                    "unmount that one first, or name another place with --spool",
-                )
-            },
-            error => Failure::new(error, hint),
-        })?;
+        let fs = fs.map_err(|error| failure(error, opening))?;
         let policy = fs.tier_status().is_some().then(|| {
             let (follow, pay) = (Arc::clone(&fs).follow_policy(), Arc::clone(&fs).pay_debts());
             let both = async { tokio::join!(follow, pay) };
@@ -194,5 +183,42 @@ fn quota_summary(quota: &QuotaStatus) -> String {
     match quota.limits.bytes {
         Some(limit) => format!(", {used} of {} used", ByteSize(limit)),
         None => format!(", {used} used"),
+    }
+}
+
+/// What is told of a volume that does not open. What a mount held that was just removed (also by umount(8), which
+/// waits for nobody) is let go in a moment: its part of the spool, and the table of a mount at the same place.
+fn failure(error: DirectoryError, opening: Opening) -> Failure {
+    let hint = match &error {
+        DirectoryError::Spool(SpoolError::InUse(_)) => {
+            "unmount that one first, or name another place with --spool"
+        }
+        _ => "check the directory and its file system; terrace doctor tells about privileges",
+    };
+    let again = match &error {
+        DirectoryError::Spool(SpoolError::InUse(_)) => true,
+        DirectoryError::Table(TableError::Database(_)) => opening == Opening::Mount,
+        _ => false,
+    };
+    Failure {
+        again,
+        ..Failure::new(error, hint)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Without it `umount` and `mount` of the same place, one after the other, fail on a busy node: the worker still has
+    // the table open.
+    #[test]
+    fn what_was_just_unmounted_is_asked_for_again() {
+        let held = || DirectoryError::from(TableError::Database("lock".to_owned()));
+        assert!(failure(held(), Opening::Mount).again);
+        // A worker that takes over is the only one.
+        assert!(!failure(held(), Opening::TakeOver).again);
+        let damaged = TableError::Damaged("a handle");
+        assert!(!failure(damaged.into(), Opening::Mount).again);
     }
 }
