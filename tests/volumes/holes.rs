@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 
 use nix::errno::Errno;
 use nix::fcntl::{RenameFlags, renameat2};
@@ -165,4 +165,95 @@ fn access_lists_are_kept_inherited_and_obeyed() {
     File::create_new(volume.mount.join("heir")).unwrap();
     assert_eq!(opens(1001, 2001, "heir"), Ok(()));
     assert_eq!(opens(1002, 2002, "heir"), Err(Errno::EACCES));
+}
+
+// SEMANTICS S42: without it somebody outside of a file's group would keep the group's privilege on it (`chmod g+s`) by
+// setting its access list, where changing its mode takes it away.
+#[test]
+fn an_access_list_takes_the_bit_of_a_group_from_strangers() {
+    const NOBODY: u32 = u32::MAX;
+    const NAME: &std::ffi::CStr = c"system.posix_acl_access";
+    need_mount!("an_access_list_takes_the_bit_of_a_group_from_strangers");
+    let volume = Volume::new(&[]);
+    let list = acl(&[
+        (0x01, 7, NOBODY), // the owner
+        (0x02, 5, 1003),   // this user
+        (0x04, 5, NOBODY), // the group
+        (0x10, 5, NOBODY), // at most
+        (0x20, 5, NOBODY), // others
+    ]);
+    let mode_after = |directory: &std::path::Path, name: &str, who: (u32, u32, &[u32])| {
+        let path = directory.join(name);
+        match name {
+            "directory" => fs::create_dir(&path).unwrap(),
+            _ => fs::write(&path, b"").unwrap(),
+        }
+        std::os::unix::fs::chown(&path, Some(1001), Some(2001)).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o2755)).unwrap();
+        let file = File::open(&path).unwrap();
+        let done = as_user(who, || set(&file, NAME, &list));
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        match name {
+            "directory" => fs::remove_dir(&path).unwrap(),
+            _ => fs::remove_file(&path).unwrap(),
+        }
+        (done, mode)
+    };
+    if mode_after(&volume.below, "file", (0, 0, &[])).0 == Err(Errno::EOPNOTSUPP) {
+        println!(
+            "SKIP an_access_list_takes_the_bit_of_a_group_from_strangers: none on this file system"
+        );
+        return;
+    }
+    for name in ["file", "directory"] {
+        for who in [
+            (1001, 2001, &[][..]),
+            (1001, 2002, &[]),
+            (1001, 2002, &[2003, 2001]),
+            (1001, 2002, &[2003]),
+            (1002, 2001, &[]),
+            (0, 0, &[]),
+        ] {
+            let here = mode_after(&volume.mount, name, who);
+            let below = mode_after(&volume.below, name, who);
+            assert_eq!(here, below, "{name} by {who:?}");
+        }
+        let (_, stranger) = mode_after(&volume.mount, name, (1001, 2002, &[]));
+        assert_eq!(stranger & 0o7777, 0o755, "{name}");
+    }
+}
+
+// SEMANTICS S40: without it a file would keep set-ID bits when somebody without privilege changes its contents.
+#[test]
+fn making_room_takes_set_id_bits_away() {
+    need_mount!("making_room_takes_set_id_bits_away");
+    for options in [&[][..], &["--durability", "fsync=local,close=local"]] {
+        let volume = Volume::new(options);
+        let mode_after = |directory: &std::path::Path, mode: u32, who: (u32, u32, &[u32])| {
+            let path = directory.join("file");
+            fs::write(&path, b"contents").unwrap();
+            std::os::unix::fs::chown(&path, Some(1001), Some(2001)).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            let file = OpenOptions::new().write(true).open(&path).unwrap();
+            as_user(who, || {
+                use nix::fcntl::{FallocateFlags, fallocate};
+                fallocate(&file, FallocateFlags::empty(), 0, 1 << 20).unwrap();
+            });
+            let mode = fs::metadata(&path).unwrap().permissions().mode();
+            fs::remove_file(&path).unwrap();
+            mode
+        };
+        for mode in [0o6666, 0o2666, 0o6676, 0o6766, 0o6777, 0o666] {
+            for who in [
+                (1002, 2002, &[][..]),
+                (1002, 2001, &[]),
+                (1002, 2002, &[2001]),
+                (0, 0, &[]),
+            ] {
+                let here = mode_after(&volume.mount, mode, who);
+                let below = mode_after(&volume.below, mode, who);
+                assert_eq!(here, below, "{mode:o} by {who:?}, {options:?}");
+            }
+        }
+    }
 }

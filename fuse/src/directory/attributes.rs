@@ -12,6 +12,7 @@ use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::{FileStat, fstat};
 use nix::unistd::{Gid, Uid, fchownat, ftruncate};
 
+use super::asker::Asker;
 use super::intents::{Evidence, Intent};
 use super::tiering::is_reserved;
 use super::{DirectoryFs, sys};
@@ -156,6 +157,47 @@ impl DirectoryFs {
 
     /// Sets an extended attribute. `flags` are those of setxattr(2).
     pub(crate) fn set_xattr(
+        &self,
+        (unique, asker): (u64, Asker),
+        node: u64,
+        name: &[u8],
+        value: &[u8],
+        flags: i32,
+    ) -> Result<Option<Intent>, Errno> {
+        let set = self.set_value(unique, node, name, value, flags)?;
+        if name == ACL_ACCESS.to_bytes() && !value.is_empty() {
+            // Also when it was set by a dead worker, which may not have come here.
+            self.drop_set_group(node, asker, |_| true)?;
+        }
+        Ok(set)
+    }
+
+    /// Takes the set-group-ID bit from a file that its group cannot execute, when somebody changes its contents
+    /// who may not set it.
+    pub(super) fn drop_lock_mark(&self, node: u64, asker: Asker) -> Result<(), Errno> {
+        match self.drop_set_group(node, asker, |mode| mode & libc::S_IXGRP == 0) {
+            Err(Errno::ESTALE) => Ok(()), // it has no name any more, and nothing below
+            done => done,
+        }
+    }
+
+    /// Takes the set-group-ID bit from a file of such a mode, unless the asker may set it.
+    fn drop_set_group(
+        &self,
+        node: u64,
+        asker: Asker,
+        from: impl FnOnce(u32) -> bool,
+    ) -> Result<(), Errno> {
+        let at = self.at(node)?;
+        let stat = fstat(at.fd())?;
+        let has = stat.st_mode & libc::S_ISGID != 0 && from(stat.st_mode);
+        if !has || asker.may_set_id(stat.st_gid) {
+            return Ok(());
+        }
+        sys::change_mode(at.fd(), stat.st_mode & !libc::S_ISGID)
+    }
+
+    fn set_value(
         &self,
         unique: u64,
         node: u64,

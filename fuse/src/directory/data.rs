@@ -16,6 +16,7 @@ use nix::sys::statfs::{
     BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, TMPFS_MAGIC, XFS_SUPER_MAGIC, fstatfs,
 };
 
+use super::asker::Asker;
 use super::durability::Level;
 use super::names::KEPT;
 use super::opens::Opened;
@@ -269,7 +270,7 @@ impl DirectoryFs {
     /// fallocate(2).
     pub(crate) fn allocate(
         &self,
-        of: HandleOf,
+        (of, asker): (HandleOf, Asker),
         mode: i32,
         offset: u64,
         length: u64,
@@ -277,6 +278,8 @@ impl DirectoryFs {
         let mode = FallocateFlags::from_bits(mode).ok_or(Errno::EOPNOTSUPP)?;
         let signed = |value: u64| i64::try_from(value).map_err(|_| Errno::EFBIG);
         let file = self.file_of(of)?;
+        // The kernel has asked for what other bits this takes, but not for this one.
+        self.drop_lock_mark(of.node, asker)?;
         let (at, many) = (signed(offset)?, signed(length)?);
         let wanted = |before| allocated(before, mode, offset, length);
         self.resizing(of.node, &file, wanted, || fallocate(&*file, mode, at, many))

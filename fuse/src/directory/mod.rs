@@ -30,6 +30,7 @@
 //! what the volume promises about durability is what the directory promises.
 
 mod absent;
+mod asker;
 mod attributes;
 mod copies;
 mod data;
@@ -68,6 +69,7 @@ use serde::Serialize;
 use crate::fs::Kernel;
 use crate::handles::HandleTable;
 
+pub(crate) use asker::Asker;
 pub(crate) use attributes::{Change, OMIT};
 pub use copies::CopyStatus;
 pub(crate) use data::HandleOf;

@@ -21,7 +21,7 @@ use tokio::runtime::Handle as Runtime;
 use tokio_util::task::TaskTracker;
 
 use super::device::Device;
-use crate::directory::{Caller, DirectoryFs, Entry, Intent, Opened};
+use crate::directory::{Asker, Caller, DirectoryFs, Entry, Intent, Opened};
 use crate::handles::Mode;
 use crate::session::{self, Device as Connection, Primer, SessionConfig, SessionHandle};
 
@@ -81,6 +81,14 @@ impl DirectoryAdapter {
     ) -> tracing::span::EnteredSpan {
         self.fs.begin();
         tracing::debug_span!("request", id = request.unique().0, operation, node).entered()
+    }
+
+    fn asker(request: &Request) -> Asker {
+        Asker {
+            uid: request.uid(),
+            gid: request.gid(),
+            thread: request.pid(),
+        }
     }
 
     fn caller(request: &Request, umask: u32) -> Caller {

@@ -318,10 +318,10 @@ impl Filesystem for DirectoryAdapter {
         reply: ReplyEmpty,
     ) {
         let _span = self.begin(request, "setxattr", node.0);
-        let unique = request.unique().0;
+        let asked = (request.unique().0, DirectoryAdapter::asker(request));
         let done = self
             .fs
-            .set_xattr(unique, node.0, name.as_bytes(), value, flags);
+            .set_xattr(asked, node.0, name.as_bytes(), value, flags);
         Self::reply_done(done, reply);
     }
 
@@ -369,7 +369,7 @@ impl Filesystem for DirectoryAdapter {
         i32, reply: ReplyEmpty,
     ) {
         let _span = self.begin(request, "fallocate", node.0);
-        let of = of(node, fh);
+        let of = (of(node, fh), Self::asker(request));
         self.later(move |fs| Self::reply_done(fs.allocate(of, mode, offset, length), reply));
     }
 

@@ -1,6 +1,7 @@
 //! Steps that end in the middle, stores that fail, records that are damaged.
 
 use super::*;
+use crate::directory::Asker;
 
 // SEMANTICS S83: without it a worker that dies while it moves a file loses it.
 #[tokio::test(flavor = "multi_thread")]
@@ -143,13 +144,21 @@ async fn a_damaged_record_is_an_error_and_nothing_else() {
     set(&good);
     assert!(world.read("file").await.unwrap() == contents(1, 5000));
     // Nobody sets it through the volume.
+    let root = Asker {
+        uid: 0,
+        gid: 0,
+        thread: 0,
+    };
     for name in [
         &b"trusted.terrace.cold"[..],
         b"user.terrace.cold",
         b"user.terrace.why",
     ] {
         assert_eq!(
-            world.fs.set_xattr(9, node, name, b"x", 0).unwrap_err(),
+            world
+                .fs
+                .set_xattr((9, root), node, name, b"x", 0)
+                .unwrap_err(),
             Errno::EPERM
         );
         assert_eq!(
