@@ -229,20 +229,21 @@ fn making_room_takes_set_id_bits_away() {
     need_mount!("making_room_takes_set_id_bits_away");
     for options in [&[][..], &["--durability", "fsync=local,close=local"]] {
         let volume = Volume::new(options);
-        let mode_after = |directory: &std::path::Path, mode: u32, who: (u32, u32, &[u32])| {
-            let path = directory.join("file");
-            fs::write(&path, b"contents").unwrap();
-            std::os::unix::fs::chown(&path, Some(1001), Some(2001)).unwrap();
-            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
-            let file = OpenOptions::new().write(true).open(&path).unwrap();
-            as_user(who, || {
-                use nix::fcntl::{FallocateFlags, fallocate};
-                fallocate(&file, FallocateFlags::empty(), 0, 1 << 20).unwrap();
-            });
-            let mode = fs::metadata(&path).unwrap().permissions().mode();
-            fs::remove_file(&path).unwrap();
-            mode
-        };
+        let mode_after =
+            |directory: &std::path::Path, mode: u32, length, who: (u32, u32, &[u32])| {
+                let path = directory.join("file");
+                fs::write(&path, b"contents").unwrap();
+                std::os::unix::fs::chown(&path, Some(1001), Some(2001)).unwrap();
+                fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+                let file = OpenOptions::new().write(true).open(&path).unwrap();
+                as_user(who, || {
+                    use nix::fcntl::{FallocateFlags, fallocate};
+                    fallocate(&file, FallocateFlags::empty(), 0, length).unwrap();
+                });
+                let mode = fs::metadata(&path).unwrap().permissions().mode();
+                fs::remove_file(&path).unwrap();
+                mode
+            };
         for mode in [0o6666, 0o2666, 0o6676, 0o6766, 0o6777, 0o666] {
             for who in [
                 (1002, 2002, &[][..]),
@@ -250,9 +251,15 @@ fn making_room_takes_set_id_bits_away() {
                 (1002, 2002, &[2001]),
                 (0, 0, &[]),
             ] {
-                let here = mode_after(&volume.mount, mode, who);
-                let below = mode_after(&volume.below, mode, who);
-                assert_eq!(here, below, "{mode:o} by {who:?}, {options:?}");
+                // What does not grow has attributes that the kernel still believes.
+                for length in [1 << 20, 4] {
+                    let here = mode_after(&volume.mount, mode, length, who);
+                    let below = mode_after(&volume.below, mode, length, who);
+                    assert_eq!(
+                        here, below,
+                        "{mode:o} by {who:?}, {length} bytes, {options:?}"
+                    );
+                }
             }
         }
     }

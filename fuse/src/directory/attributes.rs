@@ -194,7 +194,10 @@ impl DirectoryFs {
         if !has || asker.may_set_id(stat.st_gid) {
             return Ok(());
         }
-        sys::change_mode(at.fd(), stat.st_mode & !libc::S_ISGID)
+        sys::change_mode(at.fd(), stat.st_mode & !libc::S_ISGID)?;
+        // It has not asked for another mode, and would show the old one.
+        self.opens.forget_attributes(node);
+        Ok(())
     }
 
     fn set_value(
